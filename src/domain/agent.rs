@@ -1,0 +1,104 @@
+//! Agents: who asks.
+
+use super::time::Timestamp;
+use super::words;
+
+/// Every agent's token begins so; no operator's token may.
+pub const TOKEN_PREFIX: &str = "agent_tok_";
+
+words! {
+    /// How much harm an agent could do; `high` and `critical` need approval for mutations.
+    RiskTier {
+        /// `low`
+        Low = "low",
+        /// `medium`
+        Medium = "medium",
+        /// `high`
+        High = "high",
+        /// `critical`
+        Critical = "critical",
+    }
+}
+
+words! {
+    /// Where an agent stands. Only an active one is ever allowed anything.
+    AgentStatus {
+        /// May ask.
+        Active = "active",
+        /// Stopped for now.
+        Frozen = "frozen",
+        /// Stopped for good.
+        Revoked = "revoked",
+        /// Set apart for inspection.
+        Quarantined = "quarantined",
+        /// Gone from the lists; kept because decisions name it.
+        Deleted = "deleted",
+    }
+}
+
+/// An agent as registered. Its token is not here: the database knows a SHA-256 alone.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Agent {
+    /// UUID, made by the gateway.
+    pub id: String,
+    /// Unique name, chosen by the operator.
+    pub agent_key: String,
+    /// Display name.
+    pub name: String,
+    /// Where it runs.
+    pub environment: String,
+    /// How much harm it could do.
+    pub risk_tier: RiskTier,
+    /// Where it stands.
+    pub status: AgentStatus,
+    /// Descriptive fields.
+    pub profile: Profile,
+    /// Why it was frozen.
+    pub frozen_reason: Option<String>,
+    /// When it was quarantined.
+    pub quarantined_at: Option<String>,
+    /// Every allowed call needs an approval.
+    pub force_approval: bool,
+    /// Environments it may ask for; empty means any.
+    pub allowed_environments: Vec<String>,
+    /// When it was registered.
+    pub created_at: String,
+    /// When it was last changed.
+    pub updated_at: String,
+}
+
+/// What describes an agent and decides nothing.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Profile {
+    /// The team that answers for it.
+    pub owner_team: Option<String>,
+    /// A person's address.
+    pub owner_email: Option<String>,
+    /// Agent framework.
+    pub framework: Option<String>,
+    /// Provider of the model.
+    pub model_provider: Option<String>,
+    /// Name of the model.
+    pub model_name: Option<String>,
+    /// What it is for.
+    pub purpose: Option<String>,
+}
+
+/// What a registration brings.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Registration {
+    /// Unique name, 1 to 128 characters.
+    pub agent_key: String,
+    /// Display name.
+    pub name: String,
+    /// Where it runs.
+    pub environment: String,
+    /// How much harm it could do.
+    pub risk_tier: RiskTier,
+    /// Descriptive fields.
+    pub profile: Profile,
+    /// Environments it may ask for; empty means any.
+    pub allowed_environments: Vec<String>,
+    /// When it was registered.
+    pub at: Timestamp,
+}

@@ -1,0 +1,294 @@
+//! `aegis-jcs-1`: the canonical bytes of a JSON value, and SHA-256 over them.
+//!
+//! Two programs that hold the same value write the same bytes: members sorted by
+//! code point, no white space, raw UTF-8, numbers as the reference prints them
+//! (see [`crate::domain::json`]). The golden files in `tests/golden` pin it.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+
+use super::json::Json;
+
+/// The name of this canonical form, carried by every receipt.
+pub const VERSION: &str = "aegis-jcs-1";
+
+/// The canonical bytes of `value`.
+pub fn to_vec(value: &Json) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    write(&mut out, value);
+    out
+}
+
+/// Appends the canonical bytes of `value` to `out`.
+pub fn write(out: &mut Vec<u8>, value: &Json) {
+    match value {
+        Json::Null => out.extend_from_slice(b"null"),
+        Json::Bool(true) => out.extend_from_slice(b"true"),
+        Json::Bool(false) => out.extend_from_slice(b"false"),
+        Json::Number(number) => out.extend_from_slice(number.as_str().as_bytes()),
+        Json::String(text) => write_string(out, text),
+        Json::Array(items) => {
+            out.push(b'[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push(b',');
+                }
+                write(out, item);
+            }
+            out.push(b']');
+        }
+        Json::Object(members) => {
+            let mut object = ObjectWriter::new(out);
+            for (name, member) in members {
+                write(object.member(name), member);
+            }
+            object.end();
+        }
+    }
+}
+
+/// Appends `text` as a canonical JSON string.
+pub fn write_string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut plain_from = 0;
+    for (at, &byte) in bytes.iter().enumerate() {
+        let short = match byte {
+            b'"' => b'"',
+            b'\\' => b'\\',
+            0x08 => b'b',
+            0x0c => b'f',
+            b'\n' => b'n',
+            b'\r' => b'r',
+            b'\t' => b't',
+            0x00..=0x1f => 0,
+            _ => continue,
+        };
+        out.extend_from_slice(&bytes[plain_from..at]);
+        plain_from = at + 1;
+        if short == 0 {
+            out.extend_from_slice(format!("\\u{byte:04x}").as_bytes());
+        } else {
+            out.extend_from_slice(&[b'\\', short]);
+        }
+    }
+    out.extend_from_slice(&bytes[plain_from..]);
+    out.push(b'"');
+}
+
+/// Writes an object member by member, without building the value first.
+/// The caller names the members in ascending order; debug builds check it.
+#[derive(Debug)]
+pub struct ObjectWriter<'a> {
+    out: &'a mut Vec<u8>,
+    first: bool,
+    #[cfg(debug_assertions)]
+    last: String,
+}
+
+impl<'a> ObjectWriter<'a> {
+    /// Opens an object at the end of `out`.
+    pub fn new(out: &'a mut Vec<u8>) -> Self {
+        out.push(b'{');
+        ObjectWriter {
+            out,
+            first: true,
+            #[cfg(debug_assertions)]
+            last: String::new(),
+        }
+    }
+
+    /// Writes the name and hands out the buffer for the value.
+    pub fn member(&mut self, name: &str) -> &mut Vec<u8> {
+        #[cfg(debug_assertions)]
+        {
+            assert!(self.first || self.last.as_str() < name, "{name} is out of order");
+            name.clone_into(&mut self.last);
+        }
+        if !self.first {
+            self.out.push(b',');
+        }
+        self.first = false;
+        write_string(self.out, name);
+        self.out.push(b':');
+        self.out
+    }
+
+    /// A string member.
+    pub fn string(&mut self, name: &str, value: &str) {
+        write_string(self.member(name), value);
+    }
+
+    /// A string member, `null` when absent.
+    pub fn optional(&mut self, name: &str, value: Option<&str>) {
+        match value {
+            Some(text) => self.string(name, text),
+            None => self.member(name).extend_from_slice(b"null"),
+        }
+    }
+
+    /// An integer member.
+    pub fn integer(&mut self, name: &str, value: i64) {
+        self.member(name).extend_from_slice(value.to_string().as_bytes());
+    }
+
+    /// A boolean member.
+    pub fn boolean(&mut self, name: &str, value: bool) {
+        self.member(name).extend_from_slice(if value { b"true" } else { b"false" });
+    }
+
+    /// Closes the object.
+    pub fn end(self) {
+        self.out.push(b'}');
+    }
+}
+
+/// A SHA-256 digest, shown as 64 lowercase hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Hash([u8; 32]);
+
+impl Hash {
+    /// The digest of `bytes`.
+    pub fn of(bytes: &[u8]) -> Self {
+        Hash(Sha256::digest(bytes).into())
+    }
+
+    /// A finished digest.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Hash(bytes)
+    }
+
+    /// The 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Reads exactly 64 lowercase hexadecimal digits.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.as_bytes();
+        if digits.len() != 64 {
+            return None;
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = hex_value(pair[0])? << 4 | hex_value(pair[1])?;
+        }
+        Some(Hash(bytes))
+    }
+
+    /// Whether both are equal, in a time that does not depend on where they differ.
+    pub fn equals_in_constant_time(&self, other: &Hash) -> bool {
+        let difference = self.0.iter().zip(&other.0).fold(0, |all, (a, b)| all | (a ^ b));
+        std::hint::black_box(difference) == 0
+    }
+
+    /// The 64 digits, without an allocation of their own.
+    pub fn to_hex(self) -> HexDigest {
+        let mut digits = [0; 64];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = HEX[usize::from(byte >> 4)];
+            pair[1] = HEX[usize::from(byte & 15)];
+        }
+        HexDigest(digits)
+    }
+}
+
+impl fmt::Display for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.to_hex().as_str())
+    }
+}
+
+impl fmt::Debug for Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A digest as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HexDigest([u8; 64]);
+
+impl HexDigest {
+    /// The 64 digits.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("hexadecimal digits are ASCII")
+    }
+}
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+fn hex_value(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::json::parse;
+
+    fn golden(name: &str) -> serde_json::Value {
+        let path = format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path).expect("the golden file");
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    fn unhex(text: &str) -> Vec<u8> {
+        let value = |digit| hex_value(digit).expect("a hexadecimal digit");
+        text.as_bytes().chunks(2).map(|pair| value(pair[0]) << 4 | value(pair[1])).collect()
+    }
+
+    fn text<'a>(case: &'a serde_json::Value, member: &str) -> &'a str {
+        case[member].as_str().expect("a string")
+    }
+
+    #[test]
+    fn every_corner_case_has_the_golden_bytes_and_hash() {
+        let cases = golden("canonical_corner_cases.json");
+        let cases = cases["canonical"].as_array().expect("cases");
+        assert!(cases.len() >= 82);
+        for case in cases {
+            let read = parse(&unhex(text(case, "input_hex")));
+            let value = read.unwrap_or_else(|error| panic!("{}: {error}", text(case, "name")));
+            let bytes = to_vec(&value);
+            assert_eq!(String::from_utf8_lossy(&bytes), text(case, "canonical"));
+            assert_eq!(Hash::of(&bytes).to_string(), text(case, "sha256"));
+        }
+    }
+
+    #[test]
+    fn every_ambiguous_or_malformed_corner_case_is_refused() {
+        let cases = golden("canonical_corner_cases.json");
+        let cases = cases["reject"].as_array().expect("cases");
+        assert!(cases.len() >= 42);
+        for case in cases {
+            let read = parse(&unhex(text(case, "input_hex")));
+            assert!(read.is_err(), "{} was accepted: {read:?}", text(case, "name"));
+        }
+    }
+
+    #[test]
+    fn canonical_bytes_read_back_as_the_same_value() {
+        for case in golden("canonical_corner_cases.json")["canonical"].as_array().expect("cases") {
+            let bytes = unhex(text(case, "input_hex"));
+            let value = parse(&bytes).expect("valid");
+            let again = parse(&to_vec(&value)).expect("canonical bytes are valid JSON");
+            assert_eq!(to_vec(&again), to_vec(&value));
+        }
+    }
+
+    #[test]
+    fn a_hash_reads_its_own_text_and_no_other_form() {
+        let hash = Hash::of(b"abc");
+        let digits = hash.to_string();
+        assert_eq!(Hash::parse(&digits), Some(hash));
+        for wrong in [&digits[1..], &digits.to_uppercase(), &format!("sha256:{digits}"), ""] {
+            assert_eq!(Hash::parse(wrong), None, "{wrong}");
+        }
+    }
+}
