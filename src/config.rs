@@ -1,0 +1,313 @@
+//! Settings: the only reader of the environment.
+//!
+//! Read once, checked whole at start; a bad one ends the program before anything
+//! is touched, with a line that names the variable, the value and what is expected.
+//! A secret's value is never shown.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Shortest admin token that is accepted, in characters.
+pub const TOKEN_CHARS_MIN: usize = 16;
+/// Longest admin token that is accepted, in characters.
+pub const TOKEN_CHARS_MAX: usize = 512;
+
+/// Every setting, checked.
+#[derive(Clone)]
+pub struct Config {
+    /// `AEGIS_BIND_ADDR`: where to listen; port 0 takes any free one.
+    pub bind_addr: SocketAddr,
+    /// `AEGIS_DB_PATH`: the one database file.
+    pub db_path: PathBuf,
+    /// `AEGIS_BACKUP_DIR`: where backups are written.
+    pub backup_dir: PathBuf,
+    /// `AEGIS_ADMIN_TOKEN`, `AEGIS_ADMIN_TOKEN_FILE`, or the file beside the database.
+    pub admin_token: AdminToken,
+    /// `AEGIS_WORKERS`: how many requests are worked on at a time.
+    pub workers: usize,
+    /// `AEGIS_MAX_BODY_BYTES`: largest request body.
+    pub body_bytes_max: usize,
+    /// `RUST_LOG`: what is logged.
+    pub log_filter: String,
+    /// `AEGIS_WAL_CHOICE`: the operator's answer where the guard cannot decide.
+    pub wal_choice: Option<WalChoice>,
+    /// Variables that look like settings and are none.
+    pub unknown: Vec<String>,
+}
+
+/// Where the operator's token comes from.
+#[derive(Clone, PartialEq, Eq)]
+pub enum AdminToken {
+    /// Given by a setting.
+    Given(String),
+    /// Kept in this file, made at first start.
+    Kept(PathBuf),
+}
+
+/// What to do with one write-ahead log that may not belong to its database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WalChoice {
+    /// Replay it, or set it aside.
+    pub replay: bool,
+    /// The log this choice is about: its salts, so that the choice fits no other.
+    pub log_id: u64,
+}
+
+/// A setting that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    name: &'static str,
+    value: String,
+    expected: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}: expected {}", self.name, self.value, self.expected)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+const NAMES: [&str; 8] = [
+    "AEGIS_BIND_ADDR",
+    "AEGIS_DB_PATH",
+    "AEGIS_BACKUP_DIR",
+    "AEGIS_ADMIN_TOKEN",
+    "AEGIS_ADMIN_TOKEN_FILE",
+    "AEGIS_WORKERS",
+    "AEGIS_MAX_BODY_BYTES",
+    "AEGIS_WAL_CHOICE",
+];
+
+impl Config {
+    /// Reads the process's environment.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        let mut variables = BTreeMap::new();
+        for (name, value) in std::env::vars_os() {
+            let Some(name) = name.to_str() else { continue };
+            if name.starts_with("AEGIS_") || name == "RUST_LOG" {
+                variables.insert(name.to_owned(), value.into_string().map_err(|_| not_utf8(name))?);
+            }
+        }
+        Self::from_variables(&variables)
+    }
+
+    /// Checks the given variables; an empty value counts as not set.
+    pub fn from_variables(variables: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
+        let get = |name: &str| variables.get(name).map(String::as_str).filter(|value| !value.is_empty());
+        let db_path = path("AEGIS_DB_PATH", get("AEGIS_DB_PATH").unwrap_or("db/aegisagent.db"))?;
+        if db_path.file_name().is_none() || db_path.is_dir() {
+            return Err(bad("AEGIS_DB_PATH", &db_path.to_string_lossy(), "the path of a file"));
+        }
+        let known = |name: &str| NAMES.contains(&name) || name == "RUST_LOG";
+        Ok(Config {
+            bind_addr: bind_addr(get("AEGIS_BIND_ADDR").unwrap_or("127.0.0.1:8080"))?,
+            backup_dir: path("AEGIS_BACKUP_DIR", get("AEGIS_BACKUP_DIR").unwrap_or("backups"))?,
+            admin_token: admin_token(get("AEGIS_ADMIN_TOKEN"), get("AEGIS_ADMIN_TOKEN_FILE"), &db_path)?,
+            db_path,
+            workers: number("AEGIS_WORKERS", get("AEGIS_WORKERS"), 64, 1, 512)?,
+            body_bytes_max: number(
+                "AEGIS_MAX_BODY_BYTES",
+                get("AEGIS_MAX_BODY_BYTES"),
+                1 << 20,
+                1 << 10,
+                1 << 26,
+            )?,
+            log_filter: log_filter(get("RUST_LOG").unwrap_or("info"))?,
+            wal_choice: get("AEGIS_WAL_CHOICE").map(wal_choice).transpose()?,
+            unknown: variables.keys().filter(|name| !known(name)).cloned().collect(),
+        })
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Debug for AdminToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AdminToken::Given(_) => f.write_str("given"),
+            AdminToken::Kept(path) => write!(f, "kept in {}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "AEGIS_BIND_ADDR={}", self.bind_addr)?;
+        writeln!(f, "AEGIS_DB_PATH={}", self.db_path.display())?;
+        writeln!(f, "AEGIS_BACKUP_DIR={}", self.backup_dir.display())?;
+        writeln!(f, "admin token: {:?}", self.admin_token)?;
+        writeln!(f, "AEGIS_WORKERS={}", self.workers)?;
+        writeln!(f, "AEGIS_MAX_BODY_BYTES={}", self.body_bytes_max)?;
+        write!(f, "RUST_LOG={}", self.log_filter)
+    }
+}
+
+/// Checks a token's text: what a header can carry and a guess cannot find.
+pub fn check_token(token: &str) -> Result<(), String> {
+    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("a token of visible ASCII characters without spaces".to_owned());
+    }
+    if !(TOKEN_CHARS_MIN..=TOKEN_CHARS_MAX).contains(&token.len()) {
+        return Err(format!("a token of {TOKEN_CHARS_MIN} to {TOKEN_CHARS_MAX} characters"));
+    }
+    if token.starts_with(crate::domain::agent::TOKEN_PREFIX) {
+        return Err("a token that does not look like an agent's".to_owned());
+    }
+    Ok(())
+}
+
+/// Reads a token file: one line, its end not part of the token.
+pub fn read_token_file(path: &Path) -> io::Result<String> {
+    Ok(fs::read_to_string(path)?.trim_end_matches(['\n', '\r']).to_owned())
+}
+
+fn admin_token(given: Option<&str>, file: Option<&str>, db_path: &Path) -> Result<AdminToken, ConfigError> {
+    if let Some(token) = given {
+        let shown = format!("({} characters)", token.chars().count());
+        check_token(token).map_err(|expected| bad("AEGIS_ADMIN_TOKEN", &shown, &expected))?;
+        return Ok(AdminToken::Given(token.to_owned()));
+    }
+    if let Some(file) = file {
+        let fail = |expected: String| bad("AEGIS_ADMIN_TOKEN_FILE", file, &expected);
+        let token = read_token_file(Path::new(file))
+            .map_err(|error| fail(format!("a readable file that holds a token ({error})")))?;
+        check_token(&token).map_err(|expected| fail(format!("a file that holds {expected}")))?;
+        return Ok(AdminToken::Given(token));
+    }
+    Ok(AdminToken::Kept(db_path.with_file_name("admin.token")))
+}
+
+fn bind_addr(value: &str) -> Result<SocketAddr, ConfigError> {
+    let numeric =
+        value.strip_prefix("localhost:").map_or_else(|| value.to_owned(), |port| format!("127.0.0.1:{port}"));
+    numeric
+        .parse()
+        .map_err(|_| bad("AEGIS_BIND_ADDR", value, "an IP address and a port, such as 127.0.0.1:8080"))
+}
+
+fn path(name: &'static str, value: &str) -> Result<PathBuf, ConfigError> {
+    // SQLite reads these as something else than a file.
+    if value.starts_with("file:") || value.starts_with(':') || value.contains('\0') {
+        return Err(bad(name, value, "a plain path"));
+    }
+    Ok(PathBuf::from(value))
+}
+
+fn number(
+    name: &'static str,
+    value: Option<&str>,
+    default: usize,
+    min: usize,
+    max: usize,
+) -> Result<usize, ConfigError> {
+    let Some(text) = value else { return Ok(default) };
+    let parsed = text.parse().ok().filter(|number| (min..=max).contains(number));
+    parsed.ok_or_else(|| bad(name, text, &format!("a whole number from {min} to {max}")))
+}
+
+fn log_filter(value: &str) -> Result<String, ConfigError> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let is_level = |word: &str| LEVELS.contains(&word.to_ascii_lowercase().as_str());
+    let is_directive = |part: &str| match part.split_once('=') {
+        Some((target, level)) => !target.is_empty() && is_level(level),
+        None => is_level(part),
+    };
+    if value.split(',').all(|part| is_directive(part.trim())) {
+        return Ok(value.to_owned());
+    }
+    Err(bad("RUST_LOG", value, "off, error, warn, info, debug or trace, or target=level pairs"))
+}
+
+fn wal_choice(value: &str) -> Result<WalChoice, ConfigError> {
+    let parsed = value.split_once(':').and_then(|(word, id)| {
+        let log_id = u64::from_str_radix(id, 16).ok().filter(|_| id.len() == 16)?;
+        match word {
+            "replay" => Some(WalChoice { replay: true, log_id }),
+            "set-aside" => Some(WalChoice { replay: false, log_id }),
+            _ => None,
+        }
+    });
+    parsed.ok_or_else(|| {
+        bad("AEGIS_WAL_CHOICE", value, "replay:ID or set-aside:ID, with the ID that the refusal named")
+    })
+}
+
+fn bad(name: &'static str, value: &str, expected: &str) -> ConfigError {
+    ConfigError { name, value: format!("{value:?}"), expected: expected.to_owned() }
+}
+
+fn not_utf8(name: &str) -> ConfigError {
+    let name = NAMES.iter().find(|known| **known == name).copied().unwrap_or("RUST_LOG");
+    bad(name, "(not UTF-8)", "text in UTF-8")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        Config::from_variables(&pairs.iter().map(own).collect())
+    }
+
+    #[test]
+    fn nothing_set_gives_the_documented_defaults() {
+        let config = read(&[]).expect("defaults");
+        assert_eq!(config.bind_addr.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.db_path, Path::new("db/aegisagent.db"));
+        assert_eq!(config.backup_dir, Path::new("backups"));
+        assert!(config.admin_token == AdminToken::Kept(PathBuf::from("db/admin.token")));
+        assert_eq!(config.body_bytes_max, 1_048_576);
+        assert_eq!(config.log_filter, "info");
+    }
+
+    #[test]
+    fn a_bad_setting_is_named_with_its_value_and_what_is_expected() {
+        for (name, value) in [
+            ("AEGIS_BIND_ADDR", "8080"),
+            ("AEGIS_BIND_ADDR", "127.0.0.1:99999"),
+            ("AEGIS_DB_PATH", ":memory:"),
+            ("AEGIS_DB_PATH", "file:x.db"),
+            ("AEGIS_DB_PATH", "/"),
+            ("AEGIS_BACKUP_DIR", "file:x"),
+            ("AEGIS_ADMIN_TOKEN_FILE", "/does/not/exist"),
+            ("AEGIS_WORKERS", "0"),
+            ("AEGIS_WORKERS", "many"),
+            ("AEGIS_MAX_BODY_BYTES", "-1"),
+            ("RUST_LOG", "loud"),
+            ("AEGIS_WAL_CHOICE", "replay"),
+        ] {
+            let line = read(&[(name, value)]).expect_err(value).to_string();
+            assert!(line.starts_with(name), "{line}");
+            assert!(line.contains(value) && line.contains("expected"), "{line}");
+            assert!(!line.contains('\n'), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_bad_token_is_refused_and_never_shown() {
+        for token in ["short", "has a space in the middle", "agent_tok_0123456789abcdef"] {
+            let line = read(&[("AEGIS_ADMIN_TOKEN", token)]).expect_err(token).to_string();
+            assert!(line.starts_with("AEGIS_ADMIN_TOKEN="), "{line}");
+            assert!(!line.contains(token), "{line}");
+        }
+        let config = read(&[("AEGIS_ADMIN_TOKEN", "a-good-token-of-mine")]).expect("good");
+        assert!(!format!("{config} {config:?}").contains("a-good-token"));
+    }
+
+    #[test]
+    fn a_misspelt_setting_is_noticed() {
+        let config = read(&[("AEGIS_BACKUPS_DIR", "x")]).expect("ignored");
+        assert_eq!(config.unknown, ["AEGIS_BACKUPS_DIR"]);
+    }
+}

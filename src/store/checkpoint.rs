@@ -1,0 +1,81 @@
+//! Keeping the write-ahead log bounded, away from the answers' path.
+//!
+//! With SQLite's own automatic checkpoint the committer whose frame crosses the
+//! threshold pays for all. Instead a thread moves pages into the database every
+//! quarter of a second without blocking anybody (PASSIVE); that alone never lets
+//! the log begin anew, so when few frames are left to move it stops the writer for
+//! a moment and restarts the log (RESTART), never waiting for a reader: while one
+//! reads, a backup for example, the log grows, and is brought back afterwards.
+
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use super::commit::{Committer, unpoisoned};
+
+const PERIOD: Duration = Duration::from_millis(250);
+/// With fewer frames than this left to move, stopping the writer costs about a commit.
+const FRAMES_LEFT_MAX: i64 = 400;
+/// A log smaller than this is not worth restarting.
+const FRAMES_KEPT: i64 = 1000;
+
+/// The thread, until it is stopped.
+#[derive(Debug)]
+pub(crate) struct Checkpointer {
+    stop: Sender<()>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What `PRAGMA wal_checkpoint` says.
+#[derive(Debug, Clone, Copy)]
+struct Progress {
+    frames: i64,
+    moved: i64,
+}
+
+impl Checkpointer {
+    pub(crate) fn start(connection: Connection, committer: Arc<Committer>) -> std::io::Result<Self> {
+        let (stop, stopped) = channel();
+        let thread = thread::Builder::new()
+            .name("checkpoint".to_owned())
+            .spawn(move || run(&connection, &committer, &stopped))?;
+        Ok(Checkpointer { stop, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Stops the thread and closes its connection.
+    pub(crate) fn stop(&self) {
+        if self.stop.send(()).is_err() {
+            log::error!("the checkpoint thread had ended before");
+        }
+        if let Some(thread) = unpoisoned(&self.thread).take()
+            && thread.join().is_err()
+        {
+            log::error!("the checkpoint thread panicked");
+        }
+    }
+}
+
+fn run(connection: &Connection, committer: &Committer, stopped: &Receiver<()>) {
+    while stopped.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
+        if let Err(error) = step(connection, committer) {
+            log::warn!("cannot checkpoint the write-ahead log: {error}");
+        }
+    }
+}
+
+fn step(connection: &Connection, committer: &Committer) -> rusqlite::Result<()> {
+    let progress = checkpoint(connection, "PASSIVE")?;
+    if progress.frames < FRAMES_KEPT || progress.frames - progress.moved > FRAMES_LEFT_MAX {
+        return Ok(());
+    }
+    committer.between_batches(|_| checkpoint(connection, "RESTART")).transpose().map(|_| ())
+}
+
+fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<Progress> {
+    connection
+        .prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?
+        .query_row([], |row| Ok(Progress { frames: row.get(1)?, moved: row.get(2)? }))
+}

@@ -1,0 +1,356 @@
+//! Group commit: one transaction and one sync for every operation that waits.
+//!
+//! A caller puts its operation into the queue. If nobody leads, it leads: it takes
+//! what waits, runs each operation in a savepoint of one transaction, commits, and
+//! hands the lead to the first that came meanwhile. So an operation that is alone
+//! commits at once, by itself and on its own thread, and many at a time share a
+//! sync without a timer.
+//!
+//! # Invariants
+//! - An operation's caller hears of success only after COMMIT has returned, which
+//!   with `synchronous=FULL` is after the sync.
+//! - An operation that fails or panics is rolled back alone; its neighbours commit.
+//! - When COMMIT fails, every operation of the batch fails, none is in the
+//!   database, and what memory knew of it is forgotten.
+//!
+//! # Locking
+//! `queue` is held for moments; `writer` by the leader for one batch. Nobody takes
+//! `writer` while holding `queue`.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::Connection;
+
+use super::error::Error;
+use super::migrate;
+use super::receipts::Head;
+use super::watch::Watch;
+
+/// Most operations in one transaction: bounds how long the first one waits.
+const BATCH_MAX: usize = 256;
+
+/// The write side of the store.
+pub(crate) struct Committer {
+    queue: Mutex<Queue>,
+    writer: Mutex<Writer>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Box<dyn Operation>>,
+    led: bool,
+    closed: bool,
+}
+
+/// What the leader holds.
+struct Writer {
+    /// `None` once the store is closed.
+    connection: Option<Connection>,
+    /// The head on disk, as far as it is known; never ahead of it.
+    head: Option<Head>,
+    watch: Arc<Watch>,
+}
+
+/// The transaction that an operation runs in.
+pub struct Tx<'a> {
+    connection: &'a Connection,
+    pub(super) head: &'a mut Option<Head>,
+}
+
+impl Tx<'_> {
+    /// For the functions of `store` that take the transaction.
+    pub(crate) fn connection(&self) -> &Connection {
+        self.connection
+    }
+}
+
+impl std::fmt::Debug for Tx<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tx").finish_non_exhaustive()
+    }
+}
+
+/// One caller's operation, without its types.
+trait Operation: Send {
+    /// Runs it; says whether its savepoint is kept.
+    fn run(&mut self, tx: &mut Tx<'_>) -> bool;
+    /// Gives its caller the result, or the failure of the batch.
+    fn settle(self: Box<Self>, batch: Result<(), Error>);
+    /// Wakes its caller to lead the next batch.
+    fn lead(&self);
+}
+
+struct Job<F, T, E> {
+    operation: Option<F>,
+    result: Option<Result<T, E>>,
+    slot: Arc<Slot<Result<T, E>>>,
+}
+
+impl<F, T, E> Operation for Job<F, T, E>
+where
+    F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send,
+    T: Send,
+    E: From<Error> + Send,
+{
+    fn run(&mut self, tx: &mut Tx<'_>) -> bool {
+        let operation = self.operation.take().expect("an operation runs once");
+        let ran = catch_unwind(AssertUnwindSafe(|| operation(tx)));
+        let result = ran.unwrap_or_else(|_| Err(Error::Panicked.into()));
+        let keep = result.is_ok();
+        self.result = Some(result);
+        keep
+    }
+
+    fn settle(self: Box<Self>, batch: Result<(), Error>) {
+        self.slot.put(Turn::Done(match (batch, self.result) {
+            (Ok(()), Some(result)) => result,
+            (Ok(()), None) => Err(Error::Closed.into()),
+            // What failed by itself keeps its own, more telling error.
+            (Err(_), Some(Err(own))) => Err(own),
+            (Err(error), _) => Err(error.into()),
+        }));
+    }
+
+    fn lead(&self) {
+        self.slot.put(Turn::Lead);
+    }
+}
+
+/// Where a caller waits.
+struct Slot<R> {
+    turn: Mutex<Turn<R>>,
+    changed: Condvar,
+}
+
+enum Turn<R> {
+    Wait,
+    Lead,
+    Done(R),
+}
+
+impl<R> Slot<R> {
+    fn put(&self, turn: Turn<R>) {
+        *unpoisoned(&self.turn) = turn;
+        self.changed.notify_one();
+    }
+
+    /// The result, or `None` when it is this caller's turn to lead.
+    fn wait(&self) -> Option<R> {
+        let mut turn = unpoisoned(&self.turn);
+        loop {
+            match std::mem::replace(&mut *turn, Turn::Wait) {
+                Turn::Done(result) => return Some(result),
+                Turn::Lead => return None,
+                Turn::Wait => {
+                    turn = self.changed.wait(turn).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+}
+
+impl Committer {
+    pub(crate) fn new(connection: Connection, head: Head, watch: Arc<Watch>) -> Self {
+        let writer = Writer { connection: Some(connection), head: Some(head), watch };
+        Committer { queue: Mutex::default(), writer: Mutex::new(writer) }
+    }
+
+    /// Runs `operation` in a write transaction and returns once it is on disk.
+    pub(crate) fn write<T, E, F>(&self, operation: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let slot = Arc::new(Slot { turn: Mutex::new(Turn::Wait), changed: Condvar::new() });
+        let job = Job { operation: Some(operation), result: None, slot: Arc::clone(&slot) };
+        if self.enqueue(Box::new(job))? {
+            self.lead();
+        }
+        loop {
+            match slot.wait() {
+                Some(result) => return result,
+                None => self.lead(),
+            }
+        }
+    }
+
+    /// Adds to the queue; says whether the caller is to lead.
+    fn enqueue(&self, job: Box<dyn Operation>) -> Result<bool, Error> {
+        let mut queue = unpoisoned(&self.queue);
+        if queue.closed {
+            return Err(Error::Closed);
+        }
+        queue.waiting.push_back(job);
+        Ok(!std::mem::replace(&mut queue.led, true))
+    }
+
+    /// Commits one batch and passes the lead on.
+    fn lead(&self) {
+        let mut writer = unpoisoned(&self.writer);
+        let mut batch = self.take_batch();
+        let outcome = writer.commit(&mut batch);
+        drop(writer);
+        self.pass_the_lead();
+        for job in batch {
+            job.settle(outcome.clone());
+        }
+    }
+
+    fn take_batch(&self) -> Vec<Box<dyn Operation>> {
+        let mut queue = unpoisoned(&self.queue);
+        let count = queue.waiting.len().min(BATCH_MAX);
+        queue.waiting.drain(..count).collect()
+    }
+
+    fn pass_the_lead(&self) {
+        let mut queue = unpoisoned(&self.queue);
+        match queue.waiting.front() {
+            Some(next) => next.lead(),
+            None => queue.led = false,
+        }
+    }
+
+    /// Runs `task` on the write connection between two batches.
+    pub(crate) fn between_batches<R>(&self, task: impl FnOnce(&Connection) -> R) -> Option<R> {
+        unpoisoned(&self.writer).connection.as_ref().map(task)
+    }
+
+    /// Refuses further operations, lets those that wait finish, and gives up the connection.
+    pub(crate) fn close(&self) -> Option<Connection> {
+        unpoisoned(&self.queue).closed = true;
+        // A leader that is woken after this finds no connection and fails its batch;
+        // so first let every queued operation be committed.
+        loop {
+            let mut writer = unpoisoned(&self.writer);
+            let mut batch = self.take_batch();
+            if batch.is_empty() {
+                return writer.connection.take();
+            }
+            let outcome = writer.commit(&mut batch);
+            drop(writer);
+            for job in batch {
+                job.settle(outcome.clone());
+            }
+        }
+    }
+}
+
+impl Writer {
+    fn commit(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<(), Error> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let connection = self.connection.as_ref().ok_or(Error::Closed)?;
+        self.watch.check_files()?;
+        let outcome = run_batch(connection, &mut self.head, batch);
+        match &outcome {
+            Ok(()) => self.watch.wrote(),
+            Err(error) => {
+                log::error!("a write transaction failed: {error}");
+                self.watch.write_failed(error);
+                self.head = None;
+                undo(connection);
+            }
+        }
+        outcome
+    }
+}
+
+fn run_batch(
+    connection: &Connection,
+    head: &mut Option<Head>,
+    batch: &mut [Box<dyn Operation>],
+) -> Result<(), Error> {
+    execute(connection, "BEGIN IMMEDIATE").map_err(Error::cannot("begin a write transaction"))?;
+    let before = match head.take() {
+        Some(head) => head,
+        None => Head::load(connection)?,
+    };
+    let mut known = Some(before.clone());
+    let alone = batch.len() == 1;
+    let mut kept = false;
+    for job in batch.iter_mut() {
+        kept |= run_one(connection, &mut known, job, alone)?;
+    }
+    if !kept {
+        // Nothing to keep: no sync for an operation that was refused.
+        execute(connection, "ROLLBACK").map_err(Error::cannot("roll back"))?;
+        *head = Some(before);
+        return Ok(());
+    }
+    let after = known.ok_or_else(|| Error::Corrupt("the chain's head was lost".to_owned()))?;
+    if after.seq != before.seq {
+        after.store(connection)?;
+    }
+    execute(connection, "COMMIT").map_err(Error::cannot("commit"))?;
+    *head = Some(after);
+    Ok(())
+}
+
+/// Runs one operation; one that fails is taken back alone. An operation without
+/// neighbours needs no savepoint: the transaction is its own.
+fn run_one(
+    connection: &Connection,
+    head: &mut Option<Head>,
+    job: &mut Box<dyn Operation>,
+    alone: bool,
+) -> Result<bool, Error> {
+    let savepoint = |sql| execute(connection, sql).map_err(Error::cannot("set a savepoint"));
+    if !alone {
+        savepoint("SAVEPOINT operation")?;
+    }
+    let before = head.clone();
+    let keep = job.run(&mut Tx { connection, head });
+    if connection.is_autocommit() {
+        // SQLite rolls the whole transaction back by itself when the disk is full
+        // or fails; what ran before in this batch is gone too.
+        return Err(Error::RolledBack);
+    }
+    if !keep {
+        *head = before;
+    }
+    match (alone, keep) {
+        (true, _) => {}
+        (false, true) => savepoint("RELEASE operation")?,
+        (false, false) => {
+            savepoint("ROLLBACK TO operation")?;
+            savepoint("RELEASE operation")?;
+        }
+    }
+    Ok(keep)
+}
+
+/// Leaves no transaction open, and no trace of a failed one in the log.
+///
+/// A commit whose sync failed has written its frames, checksums and all. A kill
+/// before the next commit would replay them: done, without having been said. The
+/// next transaction's frames take the same place, so one is written at once.
+fn undo(connection: &Connection) {
+    if !connection.is_autocommit()
+        && let Err(error) = execute(connection, "ROLLBACK")
+    {
+        log::error!("cannot roll back: {error}");
+    }
+    if let Err(error) = touch(connection) {
+        log::error!("cannot write over the failed transaction: {error}");
+    }
+}
+
+/// A write that reaches the disk and changes no content. SQLite leaves a row that is
+/// set to what it is alone, but always writes the header when the version is set.
+pub(crate) fn touch(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "user_version", migrate::latest())
+}
+
+fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(|_| ())
+}
+
+/// A panic while a lock was held leaves nothing half done here: operations are
+/// caught before they can unwind through it.
+pub(crate) fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,117 @@
+//! Opening SQLite connections. The only place with PRAGMAs and open flags.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, OpenFlags, Result};
+
+/// How long a connection waits for a lock that another program holds.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The log is cut back to this size when it restarts.
+pub(crate) const JOURNAL_BYTES_MAX: i64 = 64 << 20;
+/// Prepared statements kept by each connection.
+const STATEMENTS_KEPT: usize = 64;
+
+/// No URI file names: a name is a name. No mutex: a connection is used by one
+/// thread at a time, which the borrow checker sees to.
+const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
+
+/// The one connection that writes.
+pub(crate) fn writer(path: &Path) -> Result<Connection> {
+    let connection = Connection::open_with_flags(path, FLAGS | OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    prepare(&connection)?;
+    use_log(&connection)?;
+    // The answer goes out after the sync: FULL syncs the log at every commit.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    // Checkpoints run away from the answer's path; see `checkpoint`.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "journal_size_limit", JOURNAL_BYTES_MAX)?;
+    Ok(connection)
+}
+
+/// A database in the making, before it has its name.
+pub(crate) fn creator(path: &Path) -> Result<Connection> {
+    let connection = Connection::open_with_flags(path, FLAGS | OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    prepare(&connection)?;
+    use_log(&connection)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    Ok(connection)
+}
+
+/// A connection that moves the log's pages into the database.
+pub(crate) fn checkpointer(path: &Path) -> Result<Connection> {
+    let connection = Connection::open_with_flags(path, FLAGS | OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    prepare(&connection)?;
+    connection.busy_timeout(Duration::ZERO)?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+    connection.pragma_update(None, "journal_size_limit", JOURNAL_BYTES_MAX)?;
+    Ok(connection)
+}
+
+/// A connection that reads the live database. Also the source of a backup: a
+/// source opened read-only is enough for `VACUUM INTO`, and NOFOLLOW keeps it from
+/// writing through a symbolic link at the output's name.
+pub(crate) fn reader(path: &Path) -> Result<Connection> {
+    let flags = FLAGS | OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NOFOLLOW;
+    let connection = Connection::open_with_flags(path, flags)?;
+    prepare(&connection)?;
+    Ok(connection)
+}
+
+/// Reads a file that nobody writes to, and touches nothing beside it. Ignores a
+/// write-ahead log: for files that have none.
+pub(crate) fn immutable(path: &Path) -> Result<Connection> {
+    let flags = FLAGS | OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+    let connection = Connection::open_with_flags(immutable_uri(path), flags)?;
+    prepare(&connection)?;
+    Ok(connection)
+}
+
+/// Reads a stopped database together with its log, and leaves both as they are:
+/// an exclusive connection keeps the log's index in memory, and does not
+/// checkpoint when it closes.
+pub(crate) fn with_log_untouched(path: &Path) -> Result<Connection> {
+    let connection = Connection::open_with_flags(path, FLAGS | OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    prepare(&connection)?;
+    connection.pragma_update(None, "query_only", true)?;
+    Ok(connection)
+}
+
+/// Switches to the write-ahead log: before any other pragma that writes to the
+/// header, so that a kill leaves a journal of one known shape.
+fn use_log(connection: &Connection) -> Result<()> {
+    connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| {
+        let mode: String = row.get(0)?;
+        if mode == "wal" { Ok(()) } else { Err(rusqlite::Error::InvalidQuery) }
+    })
+}
+
+fn prepare(connection: &Connection) -> Result<()> {
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
+    // A schema from elsewhere may not run functions with side effects, and a
+    // damaged page is an error instead of a wrong answer.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.pragma_update(None, "cell_size_check", true)
+}
+
+/// The path as a URI: everything but unreserved characters percent-encoded.
+fn immutable_uri(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let mut uri = String::from("file:");
+    for &byte in path.as_os_str().as_bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte) {
+            uri.push(char::from(byte));
+        } else {
+            uri.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    uri.push_str("?immutable=1");
+    uri
+}

@@ -1,0 +1,140 @@
+//! What can go wrong below the services.
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A failed operation on the open store. Cloned when one failure is everybody's.
+#[derive(Debug, Clone)]
+pub enum Error {
+    /// SQLite refused.
+    Sqlite {
+        /// What could not be done.
+        doing: &'static str,
+        /// SQLite's own words.
+        source: Arc<rusqlite::Error>,
+    },
+    /// The system refused.
+    Io {
+        /// What could not be done.
+        doing: &'static str,
+        /// The system's own words.
+        source: Arc<io::Error>,
+    },
+    /// The database says what it must not say.
+    Corrupt(String),
+    /// The database file was moved or replaced under the running gateway.
+    Replaced,
+    /// A neighbour's failed write took the whole transaction back.
+    RolledBack,
+    /// The operation panicked; it was rolled back.
+    Panicked,
+    /// The store is shutting down.
+    Closed,
+}
+
+impl Error {
+    /// For `map_err`: names what could not be done.
+    pub fn cannot(doing: &'static str) -> impl Fn(rusqlite::Error) -> Error {
+        move |source| Error::Sqlite { doing, source: Arc::new(source) }
+    }
+
+    /// For `map_err` on system calls.
+    pub fn cannot_io(doing: &'static str) -> impl Fn(io::Error) -> Error {
+        move |source| Error::Io { doing, source: Arc::new(source) }
+    }
+
+    /// Whether there was no room left: SQLite's FULL, the system's ENOSPC and
+    /// EDQUOT, or a file-size limit (EFBIG, which SQLite reports as IOERR_WRITE).
+    pub fn is_disk_full(&self) -> bool {
+        match self {
+            Error::Sqlite { source, .. } => matches!(
+                source.sqlite_error(),
+                Some(error) if error.code == rusqlite::ErrorCode::DiskFull
+                    || error.extended_code == rusqlite::ffi::SQLITE_IOERR_WRITE
+            ),
+            Error::Io { source, .. } => matches!(
+                source.kind(),
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+            ),
+            Error::Corrupt(_) | Error::Replaced | Error::RolledBack | Error::Panicked | Error::Closed => {
+                false
+            }
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Sqlite { doing, source } => write!(f, "cannot {doing}: {source}"),
+            Error::Io { doing, source } => write!(f, "cannot {doing}: {source}"),
+            Error::Corrupt(what) => f.write_str(what),
+            Error::Replaced => {
+                f.write_str("the database file was moved or replaced while the gateway runs; restart it")
+            }
+            Error::RolledBack => f.write_str("the transaction was rolled back by a failed write"),
+            Error::Panicked => f.write_str("the operation panicked and was rolled back"),
+            Error::Closed => f.write_str("the store is closing"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Sqlite { source, .. } => Some(source.as_ref()),
+            Error::Io { source, .. } => Some(source.as_ref()),
+            Error::Corrupt(_) | Error::Replaced | Error::RolledBack | Error::Panicked | Error::Closed => None,
+        }
+    }
+}
+
+/// Why the gateway does not start on a database: one line that says what is wrong
+/// and what to do. Whoever returns it has left every file as it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    what: String,
+    remedy: String,
+}
+
+impl Refusal {
+    /// What is wrong, and what to do about it.
+    pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Refusal { what: what.into(), remedy: remedy.into() }
+    }
+
+    /// For `map_err` on system calls: what could not be done with which file.
+    pub fn io(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> Refusal {
+        let path = path.display().to_string();
+        move |error| {
+            Refusal::new(format!("cannot {doing} {path}: {error}"), "check the path, its owner and its disk")
+        }
+    }
+
+    /// For `map_err` on SQLite's errors while the file is only looked at.
+    pub fn sqlite(doing: &'static str) -> impl Fn(rusqlite::Error) -> Refusal {
+        move |error| Refusal::damaged(format!("cannot {doing}: {error}"))
+    }
+
+    /// The file is not whole.
+    pub fn damaged(what: impl Into<String>) -> Self {
+        Refusal::new(what, "move the damaged file away and restore a backup in its place")
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let one_line = |text: &str| text.replace(['\n', '\r'], " ");
+        write!(f, "{}; {}", one_line(&self.what), one_line(&self.remedy))
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        Refusal::new(error.to_string(), "see the log, and restore a backup if it stays so")
+    }
+}

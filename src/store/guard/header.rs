@@ -1,0 +1,50 @@
+//! The first 100 bytes of a database file, read without SQLite.
+//!
+//! Section 1.3 of SQLite's "Database File Format".
+
+use super::wal::be32;
+
+pub(crate) const HEADER_BYTES: usize = 100;
+pub(crate) const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+/// What the guard looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DatabaseHeader {
+    pub(crate) page_size: u32,
+    pub(crate) write_version: u8,
+    pub(crate) read_version: u8,
+    pub(crate) change_counter: u32,
+    pub(crate) page_count: u32,
+    pub(crate) schema_cookie: u32,
+    version_valid_for: u32,
+}
+
+impl DatabaseHeader {
+    pub(crate) fn parse(bytes: &[u8; HEADER_BYTES]) -> Self {
+        let page_size = u32::from(u16::from_be_bytes([bytes[16], bytes[17]]));
+        DatabaseHeader {
+            page_size: if page_size == 1 { 65_536 } else { page_size },
+            write_version: bytes[18],
+            read_version: bytes[19],
+            change_counter: be32(bytes, 24),
+            page_count: be32(bytes, 28),
+            schema_cookie: be32(bytes, 40),
+            version_valid_for: be32(bytes, 92),
+        }
+    }
+
+    /// Last used with a write-ahead log: what a running gateway leaves.
+    pub(crate) fn is_wal(&self) -> bool {
+        (self.write_version, self.read_version) == (2, 2)
+    }
+
+    /// Last used with a rollback journal: what `VACUUM INTO` writes.
+    pub(crate) fn is_rollback(&self) -> bool {
+        (self.write_version, self.read_version) == (1, 1)
+    }
+
+    /// How many pages the file should have, where the header's own count is valid.
+    pub(crate) fn valid_page_count(&self) -> Option<u32> {
+        (self.version_valid_for == self.change_counter && self.page_count > 0).then_some(self.page_count)
+    }
+}

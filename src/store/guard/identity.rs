@@ -1,0 +1,86 @@
+//! Which file the gateway ran on last, kept beside the database.
+//!
+//! A file that was put in the database's place has another identity, whatever its
+//! content says. The record is written and synced before SQLite opens the file, so
+//! that a log can never be older than the record it is judged by.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+use serde::{Deserialize, Serialize};
+
+use crate::store::files;
+
+/// What tells a file from every other that ever had its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    device: u64,
+    inode: u64,
+    /// Nanoseconds since the epoch, where the file system keeps it.
+    born_ns: Option<u64>,
+}
+
+/// How a file was left by a clean stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stamp {
+    bytes: u64,
+    modified_s: i64,
+    modified_ns: i64,
+}
+
+/// The content of the record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) identity: Identity,
+    /// Absent while a gateway runs, and after it was killed.
+    pub(crate) stopped: Option<Stamp>,
+}
+
+impl Identity {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
+        let born = metadata.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+        Identity {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            born_ns: born.and_then(|born| u64::try_from(born.as_nanos()).ok()),
+        }
+    }
+
+    /// Whether both are one file. The inode number alone is reused at once by many
+    /// file systems. The device number is compared only where there is no birth
+    /// time: it may change when the machine boots, and an inode number and a birth
+    /// time in nanoseconds do not meet again on another device.
+    pub(crate) fn is_same_file(&self, other: &Identity) -> bool {
+        self.inode == other.inode
+            && match (self.born_ns, other.born_ns) {
+                (Some(a), Some(b)) => a == b,
+                (None, _) | (_, None) => self.device == other.device,
+            }
+    }
+}
+
+impl Stamp {
+    pub(crate) fn of(metadata: &Metadata) -> Self {
+        Stamp { bytes: metadata.len(), modified_s: metadata.mtime(), modified_ns: metadata.mtime_nsec() }
+    }
+}
+
+impl Record {
+    /// The record at `path`; `None` when there is none, or none that can be read.
+    pub(crate) fn read(path: &Path) -> io::Result<Option<Self>> {
+        match fs::read(path) {
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Replaces the record: whole and synced, or as it was.
+    pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
+        let text = serde_json::to_vec(self).map_err(io::Error::other)?;
+        files::replace(path, &text)
+    }
+}

@@ -1,0 +1,148 @@
+//! SQLite: one connection writes, one reads, and nothing else opens the file.
+//!
+//! [`Store::write`] runs an operation in a transaction that is on disk when it
+//! returns; [`Store::read`] runs one on a consistent view. The functions that take
+//! a [`Tx`] or a `Connection` stand one file a table.
+
+pub mod agents;
+pub mod approvals;
+mod checkpoint;
+pub(crate) mod commit;
+pub(crate) mod connection;
+pub mod decisions;
+pub mod error;
+pub mod files;
+pub mod guard;
+pub mod migrate;
+pub mod receipts;
+pub mod tools;
+mod watch;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rusqlite::Connection;
+
+use crate::domain::time::Timestamp;
+
+use checkpoint::Checkpointer;
+use commit::{Committer, unpoisoned};
+use receipts::Head;
+use watch::Watch;
+
+pub use commit::Tx;
+pub use error::{Error, Refusal};
+
+/// The open database.
+pub struct Store {
+    path: PathBuf,
+    committer: Arc<Committer>,
+    reader: Mutex<Option<Connection>>,
+    checkpointer: Checkpointer,
+    watch: Arc<Watch>,
+}
+
+impl Store {
+    /// Opens a database that the guard has admitted, and brings its schema up to date.
+    pub fn open(layout: &guard::Layout, now: Timestamp) -> Result<Self, Refusal> {
+        let path = &layout.database;
+        let cannot = Refusal::sqlite("open the database");
+        let mut writer = connection::writer(path).map_err(&cannot)?;
+        migrate::migrate(&mut writer, now)?;
+        Self::start(path, layout, writer).map_err(Refusal::from)
+    }
+
+    fn start(path: &Path, layout: &guard::Layout, writer: Connection) -> Result<Self, Error> {
+        let open = Error::cannot("open the database");
+        let head = Head::load(&writer)?;
+        commit::touch(&writer).map_err(Error::cannot("write to the database"))?;
+        let reader = connection::reader(path).map_err(&open)?;
+        Head::load(&reader)?;
+        let checkpoints = connection::checkpointer(path).map_err(&open)?;
+        let watch = Watch::new(path, &layout.wal).map_err(Error::cannot_io("look at the database"))?;
+        let watch = Arc::new(watch);
+        let committer = Arc::new(Committer::new(writer, head, Arc::clone(&watch)));
+        let checkpointer = Checkpointer::start(checkpoints, Arc::clone(&committer))
+            .map_err(Error::cannot_io("start the checkpoint thread"))?;
+        Ok(Store { path: path.to_owned(), committer, reader: Mutex::new(Some(reader)), checkpointer, watch })
+    }
+
+    /// Runs `operation` in a write transaction; when this returns `Ok`, it is on disk.
+    ///
+    /// Several callers' operations share a transaction, each in a savepoint of its
+    /// own: one that fails is taken back alone.
+    pub fn write<T, E, F>(&self, operation: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        self.committer.write(operation)
+    }
+
+    /// Runs `query` on one consistent view of what is committed. Short work only:
+    /// the reader is one, and guarded by a mutex.
+    pub fn read<T, E, F>(&self, query: F) -> Result<T, E>
+    where
+        F: FnOnce(&Connection) -> Result<T, E>,
+        E: From<Error>,
+    {
+        let reader = unpoisoned(&self.reader);
+        let connection = reader.as_ref().ok_or(Error::Closed)?;
+        let view = connection.unchecked_transaction().map_err(Error::cannot("begin to read"))?;
+        let result = query(&view);
+        view.finish().map_err(Error::cannot("end a read"))?;
+        self.watch.read();
+        result
+    }
+
+    /// A read-only connection of its own, for work that takes long.
+    pub fn snapshot(&self) -> Result<Connection, Error> {
+        self.watch.check_files()?;
+        connection::reader(&self.path).map_err(Error::cannot("open the database for reading"))
+    }
+
+    /// The database file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A write that changes nothing: it shows that the writer writes and syncs.
+    pub fn prove_writer(&self) -> Result<(), Error> {
+        self.write(|tx| commit::touch(tx.connection()).map_err(Error::cannot("write to the database")))
+    }
+
+    /// Fails when the files were moved or replaced under the gateway.
+    pub fn check_files(&self) -> Result<(), Error> {
+        self.watch.check_files()
+    }
+
+    /// How long ago the writer last committed, and what has failed since.
+    pub fn last_write(&self) -> (Duration, Option<String>) {
+        self.watch.last_write()
+    }
+
+    /// How long ago the reader last read.
+    pub fn last_read(&self) -> Duration {
+        self.watch.last_read()
+    }
+
+    /// Commits what waits, moves the whole log into the database, and closes: no
+    /// log stays beside it. Operations that come later fail with [`Error::Closed`].
+    pub fn close(&self) -> Result<(), Error> {
+        self.checkpointer.stop();
+        drop(unpoisoned(&self.reader).take());
+        let Some(writer) = self.committer.close() else { return Ok(()) };
+        writer
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+            .map_err(Error::cannot("checkpoint the write-ahead log"))?;
+        writer.close().map_err(|(_, error)| Error::cannot("close the database")(error))
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("path", &self.path).finish_non_exhaustive()
+    }
+}

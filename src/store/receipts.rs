@@ -1,0 +1,347 @@
+//! The chain of receipts, and its head.
+
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Rows};
+
+use crate::domain::canon::{self, Hash};
+use crate::domain::receipt::{FORMAT_VERSION, GENESIS, Receipt};
+use crate::domain::time::Timestamp;
+
+use super::commit::Tx;
+use super::error::Error;
+
+/// The last link of the chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// Its position; 0 while the chain is empty.
+    pub seq: i64,
+    /// Its hash, [`GENESIS`] while the chain is empty.
+    pub receipt_hash: String,
+    /// When it was made; the next one is not earlier.
+    pub ts: Option<Timestamp>,
+}
+
+impl Head {
+    /// Reads the recorded head and the last receipt, which must agree.
+    pub fn load(connection: &Connection) -> Result<Self, Error> {
+        let read = Error::cannot("read the chain's head");
+        let (seq, receipt_hash): (i64, String) = connection
+            .prepare_cached("SELECT head_seq, head_hash FROM chain WHERE only_row = 1")
+            .and_then(|mut row| row.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
+            .map_err(&read)?;
+        let last = connection
+            .prepare_cached("SELECT seq, receipt_hash, ts FROM receipts ORDER BY seq DESC LIMIT 1")
+            .and_then(|mut last| {
+                last.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, String>(2)?))).optional()
+            })
+            .map_err(&read)?;
+        let (last_seq, last_hash, ts) = match last {
+            Some((seq, hash, ts)) => (seq, hash, Timestamp::parse(&ts)),
+            None => (0, GENESIS.to_owned(), None),
+        };
+        if (last_seq, &last_hash) != (seq, &receipt_hash) {
+            return Err(Error::Corrupt(format!(
+                "the recorded head of the chain is receipt {seq} ({receipt_hash}), but the last receipt is \
+                 {last_seq} ({last_hash}): receipts were removed or added behind the gateway's back"
+            )));
+        }
+        Ok(Head { seq, receipt_hash, ts })
+    }
+
+    fn next_time(&self, now: Timestamp) -> Timestamp {
+        self.ts.map_or(now, |last| last.max(now))
+    }
+
+    /// Records the head beside the chain.
+    pub(super) fn store(&self, connection: &Connection) -> Result<(), Error> {
+        connection
+            .prepare_cached("UPDATE chain SET head_seq = ?1, head_hash = ?2 WHERE only_row = 1")
+            .and_then(|mut update| update.execute((self.seq, &self.receipt_hash)))
+            .map(|_| ())
+            .map_err(Error::cannot("record the chain's head"))
+    }
+}
+
+/// What a new receipt says; position, time and links are the chain's to give.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry<'a> {
+    /// Random part of the receipt's id.
+    pub nonce: &'a str,
+    /// UUID of the agent.
+    pub agent_id: Option<&'a str>,
+    /// On whose behalf.
+    pub user_id: Option<&'a str>,
+    /// The caller's run.
+    pub run_id: Option<&'a str>,
+    /// The caller's trace.
+    pub trace_id: Option<&'a str>,
+    /// Name of the tool.
+    pub tool: &'a str,
+    /// Name of the action.
+    pub action: &'a str,
+    /// What it acts upon.
+    pub resource: Option<&'a str>,
+    /// The source's trust.
+    pub source_trust: &'a str,
+    /// The outcome.
+    pub decision: &'a str,
+    /// Who approved.
+    pub approver: Option<&'a str>,
+    /// SHA-256 of the canonical call.
+    pub action_hash: Option<&'a str>,
+    /// The decision this is the receipt of.
+    pub decision_id: Option<&'a str>,
+    /// SHA-256 of the recorded decision.
+    pub decision_hash: Option<&'a str>,
+    /// The rules that decided.
+    pub policy_version: Option<&'a str>,
+}
+
+/// A receipt that was appended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// Its position.
+    pub seq: i64,
+    /// Its id.
+    pub event_id: String,
+    /// Its hash.
+    pub receipt_hash: String,
+    /// The hash of the one before.
+    pub prev_receipt_hash: String,
+}
+
+/// The time that the next receipt will carry: now, but never before the last one's.
+pub fn next_time(tx: &Tx<'_>, now: Timestamp) -> Result<Timestamp, Error> {
+    Ok(head(tx)?.next_time(now))
+}
+
+fn head<'t>(tx: &'t Tx<'_>) -> Result<&'t Head, Error> {
+    // The leader loads it before it runs an operation.
+    tx.head.as_ref().ok_or(Error::Closed)
+}
+
+/// Appends a receipt to the chain.
+pub fn append(tx: &mut Tx<'_>, entry: &Entry<'_>, now: Timestamp) -> Result<Appended, Error> {
+    let head = head(tx)?;
+    let (seq, at) = (head.seq + 1, head.next_time(now));
+    let event_id = format!("rcpt_{seq}_{}", entry.nonce);
+    let ts = at.to_string();
+    let receipt = Receipt {
+        seq,
+        format_version: FORMAT_VERSION,
+        canon_version: canon::VERSION,
+        event_id: &event_id,
+        ts: &ts,
+        agent_id: entry.agent_id,
+        user_id: entry.user_id,
+        run_id: entry.run_id,
+        trace_id: entry.trace_id,
+        tool: entry.tool,
+        action: entry.action,
+        resource: entry.resource,
+        source_trust: entry.source_trust,
+        decision: entry.decision,
+        approver: entry.approver,
+        action_hash: entry.action_hash,
+        decision_id: entry.decision_id,
+        decision_hash: entry.decision_hash,
+        policy_version: entry.policy_version,
+        prev_receipt_hash: &head.receipt_hash,
+    };
+    let hash = receipt.hash(&mut Vec::with_capacity(1024));
+    insert(tx.connection(), &receipt, hash).map_err(Error::cannot("append a receipt"))?;
+    let appended = Appended {
+        seq,
+        receipt_hash: hash.to_string(),
+        prev_receipt_hash: head.receipt_hash.clone(),
+        event_id,
+    };
+    *tx.head = Some(Head { seq, receipt_hash: appended.receipt_hash.clone(), ts: Some(at) });
+    Ok(appended)
+}
+
+/// The columns, in the order of [`from_row`].
+const COLUMNS: &str = "seq, format_version, canon_version, event_id, ts, agent_id, user_id, run_id, \
+     trace_id, tool, action, resource, source_trust, decision, approver, action_hash, decision_id, \
+     decision_hash, policy_version, prev_receipt_hash, receipt_hash";
+/// How many columns there are.
+pub(crate) const COLUMN_COUNT: usize = 21;
+
+fn insert(connection: &Connection, receipt: &Receipt<'_>, hash: Hash) -> rusqlite::Result<()> {
+    const INSERT: &str = "INSERT INTO receipts (seq, format_version, canon_version, event_id, ts, \
+         agent_id, user_id, run_id, trace_id, tool, action, resource, source_trust, decision, approver, \
+         action_hash, decision_id, decision_hash, policy_version, prev_receipt_hash, receipt_hash) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, \
+         ?20, ?21)";
+    connection.prepare_cached(INSERT)?.execute(rusqlite::params![
+        receipt.seq,
+        receipt.format_version,
+        receipt.canon_version,
+        receipt.event_id,
+        receipt.ts,
+        receipt.agent_id,
+        receipt.user_id,
+        receipt.run_id,
+        receipt.trace_id,
+        receipt.tool,
+        receipt.action,
+        receipt.resource,
+        receipt.source_trust,
+        receipt.decision,
+        receipt.approver,
+        receipt.action_hash,
+        receipt.decision_id,
+        receipt.decision_hash,
+        receipt.policy_version,
+        receipt.prev_receipt_hash,
+        hash.to_hex().as_str(),
+    ])?;
+    Ok(())
+}
+
+/// Reads a receipt and its stored hash without copying; `from` is its first column.
+pub(crate) fn from_row<'a>(row: &'a Row<'_>, from: usize) -> rusqlite::Result<(Receipt<'a>, &'a str)> {
+    let text = |column: usize| -> rusqlite::Result<&'a str> { Ok(row.get_ref(from + column)?.as_str()?) };
+    let optional = |column: usize| -> rusqlite::Result<Option<&'a str>> {
+        Ok(row.get_ref(from + column)?.as_str_or_null()?)
+    };
+    let receipt = Receipt {
+        seq: row.get(from)?,
+        format_version: row.get(from + 1)?,
+        canon_version: text(2)?,
+        event_id: text(3)?,
+        ts: text(4)?,
+        agent_id: optional(5)?,
+        user_id: optional(6)?,
+        run_id: optional(7)?,
+        trace_id: optional(8)?,
+        tool: text(9)?,
+        action: text(10)?,
+        resource: optional(11)?,
+        source_trust: text(12)?,
+        decision: text(13)?,
+        approver: optional(14)?,
+        action_hash: optional(15)?,
+        decision_id: optional(16)?,
+        decision_hash: optional(17)?,
+        policy_version: optional(18)?,
+        prev_receipt_hash: text(19)?,
+    };
+    Ok((receipt, text(20)?))
+}
+
+/// Which receipts a list holds.
+#[derive(Debug, Clone, Copy)]
+pub struct Page {
+    /// At most so many.
+    pub limit: u32,
+    /// After leaving out so many.
+    pub offset: u32,
+    /// Chain order instead of newest first.
+    pub oldest_first: bool,
+}
+
+/// Visits a page of the chain.
+pub fn list(
+    connection: &Connection,
+    page: Page,
+    visit: &mut dyn FnMut(&Receipt<'_>, &str),
+) -> Result<(), Error> {
+    let order = if page.oldest_first { "ASC" } else { "DESC" };
+    let sql = format!("SELECT {COLUMNS} FROM receipts ORDER BY seq {order} LIMIT ?1 OFFSET ?2");
+    connection
+        .prepare_cached(&sql)
+        .and_then(|mut rows| {
+            let mut rows = rows.query((page.limit, page.offset))?;
+            while let Some(row) = rows.next()? {
+                let (receipt, hash) = from_row(row, 0)?;
+                visit(&receipt, hash);
+            }
+            Ok(())
+        })
+        .map_err(Error::cannot("list receipts"))
+}
+
+/// Finds a receipt by its id, and hands it to `visit`. The id holds the position,
+/// so this needs no index.
+pub fn find<T>(
+    connection: &Connection,
+    event_id: &str,
+    visit: impl FnOnce(&Receipt<'_>, &str) -> T,
+) -> Result<Option<T>, Error> {
+    let Some(seq) = seq_of(event_id) else { return Ok(None) };
+    let found = find_at(connection, seq, |receipt, hash| {
+        (receipt.event_id == event_id).then(|| visit(receipt, hash))
+    })?;
+    Ok(found.flatten())
+}
+
+/// Finds the receipt at a position.
+pub fn find_at<T>(
+    connection: &Connection,
+    seq: i64,
+    visit: impl FnOnce(&Receipt<'_>, &str) -> T,
+) -> Result<Option<T>, Error> {
+    connection
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM receipts WHERE seq = ?1"))
+        .and_then(|mut row| {
+            row.query_row([seq], |row| {
+                let (receipt, hash) = from_row(row, 0)?;
+                Ok(visit(&receipt, hash))
+            })
+            .optional()
+        })
+        .map_err(Error::cannot("find a receipt"))
+}
+
+fn seq_of(event_id: &str) -> Option<i64> {
+    event_id.strip_prefix("rcpt_")?.split_once('_')?.0.parse().ok()
+}
+
+/// The whole chain in order, from `first` on, each receipt beside its decision (the
+/// columns of `decisions` follow those of `receipts`, all null where there is none).
+pub(crate) fn scan_with_decisions<'c>(connection: &'c Connection) -> rusqlite::Result<CachedStatement<'c>> {
+    let prefixed = |columns: &str, table: &str| {
+        columns.split(", ").map(|column| format!("{table}.{}", column.trim())).collect::<Vec<_>>().join(", ")
+    };
+    connection.prepare_cached(&format!(
+        "SELECT {}, {} FROM receipts r LEFT JOIN decisions d ON d.seq = r.seq \
+         WHERE r.seq BETWEEN ?1 AND ?2 ORDER BY r.seq",
+        prefixed(COLUMNS, "r"),
+        prefixed(super::decisions::COLUMNS, "d"),
+    ))
+}
+
+/// Starts the scan.
+pub(crate) fn rows<'s>(
+    statement: &'s mut CachedStatement<'_>,
+    first: i64,
+    last: i64,
+) -> rusqlite::Result<Rows<'s>> {
+    statement.query((first, last))
+}
+
+/// The first position whose time is not before `at`: times never decrease along
+/// the chain, so this is a binary search, whatever the length.
+pub fn first_at_or_after(connection: &Connection, at: Timestamp) -> Result<i64, Error> {
+    let find = Error::cannot("find a receipt by time");
+    let (mut low, mut high): (i64, i64) = connection
+        .query_row("SELECT coalesce(min(seq), 1), coalesce(max(seq), 0) + 1 FROM receipts", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .map_err(&find)?;
+    while low < high {
+        let middle = low + (high - low) / 2;
+        // A gap left by tampering is passed over here and named by the verifier.
+        let ts: Option<(i64, String)> = connection
+            .prepare_cached("SELECT seq, ts FROM receipts WHERE seq >= ?1 AND seq < ?2 ORDER BY seq LIMIT 1")
+            .and_then(|mut row| {
+                row.query_row([middle, high], |row| Ok((row.get(0)?, row.get(1)?))).optional()
+            })
+            .map_err(&find)?;
+        match ts {
+            Some((seq, ts)) if Timestamp::parse(&ts).is_some_and(|ts| ts < at) => low = seq + 1,
+            _ => high = middle,
+        }
+    }
+    Ok(low)
+}

@@ -1,0 +1,125 @@
+//! The registry of tools and their actions.
+
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use crate::domain::time::Timestamp;
+use crate::domain::tool::{DefaultDecision, Risk, Tool, ToolAction};
+
+use super::commit::Tx;
+use super::error::Error;
+
+const ACTION_COLUMNS: &str =
+    "action_key, description, risk, mutates_state, approval_required, default_decision, data_access";
+
+/// Records a tool: its own fields and the listed actions are replaced, other
+/// actions stay. Returns the id it has, which is the given one if it is new.
+pub fn upsert(tx: &Tx<'_>, tool: &Tool, now: Timestamp) -> Result<String, Error> {
+    upsert_rows(tx.connection(), tool, &now.to_string()).map_err(Error::cannot("register a tool"))
+}
+
+fn upsert_rows(connection: &Connection, tool: &Tool, now: &str) -> rusqlite::Result<String> {
+    let (seq, id): (i64, String) = connection
+        .prepare_cached(
+            "INSERT INTO tools (id, skill_key, name, type, auth_type, owner_team, default_risk, created_at, \
+             updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8) \
+             ON CONFLICT (skill_key) DO UPDATE SET name = excluded.name, type = excluded.type, \
+             auth_type = excluded.auth_type, owner_team = excluded.owner_team, \
+             default_risk = excluded.default_risk, updated_at = excluded.updated_at \
+             RETURNING seq, id",
+        )?
+        .query_row(
+            rusqlite::params![
+                tool.id,
+                tool.skill_key,
+                tool.name,
+                tool.kind,
+                tool.auth_type,
+                tool.owner_team,
+                tool.default_risk,
+                now
+            ],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+    let mut insert = connection.prepare_cached(
+        "INSERT OR REPLACE INTO tool_actions (tool_seq, action_key, description, risk, mutates_state, \
+         approval_required, default_decision, data_access, updated_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+    )?;
+    for action in &tool.actions {
+        insert.execute(rusqlite::params![
+            seq,
+            action.action_key,
+            action.description,
+            action.risk.as_str(),
+            action.mutates_state,
+            action.approval_required,
+            action.default_decision.as_str(),
+            action.data_access,
+            now
+        ])?;
+    }
+    Ok(id)
+}
+
+/// Finds one action of a tool by their normalised names.
+pub fn find_action(
+    connection: &Connection,
+    skill_key: &str,
+    action_key: &str,
+) -> Result<Option<ToolAction>, Error> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {ACTION_COLUMNS} FROM tool_actions \
+             WHERE tool_seq = (SELECT seq FROM tools WHERE skill_key = ?1) AND action_key = ?2"
+        ))
+        .and_then(|mut row| row.query_row([skill_key, action_key], |row| action_from_row(row, 0)).optional())
+        .map_err(Error::cannot("find a tool's action"))
+}
+
+/// Tools with all their actions, newest first.
+pub fn list(connection: &Connection, limit: u32, offset: u32) -> Result<Vec<Tool>, Error> {
+    list_rows(connection, limit, offset).map_err(Error::cannot("list tools"))
+}
+
+fn list_rows(connection: &Connection, limit: u32, offset: u32) -> rusqlite::Result<Vec<Tool>> {
+    let mut tools = connection.prepare_cached(
+        "SELECT seq, id, skill_key, name, type, auth_type, owner_team, default_risk FROM tools \
+         ORDER BY seq DESC LIMIT ?1 OFFSET ?2",
+    )?;
+    let mut actions = connection.prepare_cached(&format!(
+        "SELECT {ACTION_COLUMNS} FROM tool_actions WHERE tool_seq = ?1 ORDER BY action_key"
+    ))?;
+    let tools = tools.query_map((limit, offset), |row| {
+        let seq: i64 = row.get(0)?;
+        Ok(Tool {
+            id: row.get(1)?,
+            skill_key: row.get(2)?,
+            name: row.get(3)?,
+            kind: row.get(4)?,
+            auth_type: row.get(5)?,
+            owner_team: row.get(6)?,
+            default_risk: row.get(7)?,
+            actions: actions.query_map([seq], |row| action_from_row(row, 0))?.collect::<Result<_, _>>()?,
+        })
+    })?;
+    tools.collect()
+}
+
+fn action_from_row(row: &Row<'_>, from: usize) -> rusqlite::Result<ToolAction> {
+    let word = |column: usize| row.get_ref(from + column).and_then(|value| Ok(value.as_str()?));
+    let unknown = |column: usize| {
+        move || {
+            let text = rusqlite::types::Type::Text;
+            rusqlite::Error::FromSqlConversionFailure(from + column, text, "unknown word".into())
+        }
+    };
+    Ok(ToolAction {
+        action_key: row.get(from)?,
+        description: row.get(from + 1)?,
+        risk: Risk::parse(word(2)?).ok_or_else(unknown(2))?,
+        mutates_state: row.get(from + 3)?,
+        approval_required: row.get(from + 4)?,
+        default_decision: DefaultDecision::parse(word(5)?).ok_or_else(unknown(5))?,
+        data_access: row.get(from + 6)?,
+    })
+}

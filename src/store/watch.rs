@@ -1,0 +1,91 @@
+//! What the store has seen of its own health.
+//!
+//! Readiness reports this instead of guessing: when the writer last wrote, when the
+//! reader last read, what failed last, and whether the files are still the ones
+//! that were opened.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use super::commit::unpoisoned;
+use super::error::Error;
+
+/// What was seen, and when.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    database: OpenFile,
+    log: OpenFile,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    wrote: Instant,
+    read: Instant,
+    write_failure: Option<String>,
+}
+
+/// A file that SQLite has open, and the name it had.
+#[derive(Debug)]
+struct OpenFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+impl OpenFile {
+    fn at(path: &Path) -> std::io::Result<Self> {
+        let metadata = fs::metadata(path)?;
+        Ok(OpenFile { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() })
+    }
+
+    fn is_in_place(&self) -> bool {
+        fs::metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == (self.device, self.inode))
+    }
+}
+
+impl Watch {
+    /// Begins after the writer and the reader have been opened and used.
+    pub(crate) fn new(database: &Path, log: &Path) -> std::io::Result<Self> {
+        let now = Instant::now();
+        Ok(Watch {
+            database: OpenFile::at(database)?,
+            log: OpenFile::at(log)?,
+            seen: Mutex::new(Seen { wrote: now, read: now, write_failure: None }),
+        })
+    }
+
+    /// Fails when the database or its log is no longer where it was opened: what is
+    /// written then would be lost, or end up in a file that was moved away.
+    pub(crate) fn check_files(&self) -> Result<(), Error> {
+        if self.database.is_in_place() && self.log.is_in_place() { Ok(()) } else { Err(Error::Replaced) }
+    }
+
+    pub(crate) fn wrote(&self) {
+        let mut seen = unpoisoned(&self.seen);
+        seen.wrote = Instant::now();
+        seen.write_failure = None;
+    }
+
+    pub(crate) fn write_failed(&self, error: &Error) {
+        unpoisoned(&self.seen).write_failure = Some(error.to_string());
+    }
+
+    pub(crate) fn read(&self) {
+        unpoisoned(&self.seen).read = Instant::now();
+    }
+
+    /// How long ago the writer last committed, and what failed since.
+    pub(crate) fn last_write(&self) -> (Duration, Option<String>) {
+        let seen = unpoisoned(&self.seen);
+        (seen.wrote.elapsed(), seen.write_failure.clone())
+    }
+
+    /// How long ago the reader last read.
+    pub(crate) fn last_read(&self) -> Duration {
+        unpoisoned(&self.seen).read.elapsed()
+    }
+}
