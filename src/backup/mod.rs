@@ -1,0 +1,358 @@
+//! A backup, from the request to the file under its final name.
+//!
+//! 1. a private, hidden, partial file in the backup folder;
+//! 2. `VACUUM INTO` it, on a connection of its own, so that nobody waits;
+//! 3. opened as nobody's file: every page, the schema and the whole chain checked;
+//! 4. synced, linked to its final name (never over another), the folder synced.
+//!
+//! # Invariant
+//! A file under its final name is whole, verified and synced. Whatever fails before
+//! removes the partial file and its journal; what a kill leaves is swept at the
+//! next start. Nothing here ever opens or follows what already has a name.
+
+pub mod name;
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, InterruptHandle};
+use sha2::{Digest, Sha256};
+
+use crate::domain::canon::Hash;
+use crate::evidence::database::{self, Extent};
+use crate::evidence::{FirstBreak, Summary};
+use crate::store::commit::unpoisoned;
+use crate::store::error::Error as StoreError;
+use crate::store::{Store, connection, files, migrate};
+
+use name::BackupName;
+
+/// Partial files: hidden, so that no backup can have such a name.
+const PARTIAL_PREFIX: &str = ".partial-";
+/// Room that a backup leaves on its disk for the gateway's own log.
+const ROOM_LEFT_BYTES: u64 = 4 << 20;
+
+/// The backup folder, and the one backup that may run.
+#[derive(Debug)]
+pub struct Backups {
+    folder: PathBuf,
+    running: Mutex<Running>,
+}
+
+#[derive(Default)]
+struct Running {
+    name: Option<BackupName>,
+    interrupt: Option<InterruptHandle>,
+    stopping: bool,
+}
+
+impl fmt::Debug for Running {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Running").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A finished backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// The folder as configured, and the name.
+    pub path: PathBuf,
+    /// Size of the file.
+    pub size_bytes: u64,
+    /// SHA-256 of the file.
+    pub sha256: Hash,
+    /// How long it took, checks and sync included.
+    pub duration: Duration,
+    /// The chain as found in the finished file.
+    pub chain: Summary,
+    /// The file's schema version.
+    pub schema_version: u32,
+}
+
+/// Why there is no backup.
+#[derive(Debug)]
+pub enum Error {
+    /// Something has this name already.
+    Taken,
+    /// Another backup runs.
+    Busy,
+    /// The gateway is stopping.
+    Stopping,
+    /// Not enough room on the disk.
+    DiskFull(String),
+    /// The copy is not what it should be.
+    Unsound(String),
+    /// The system refused.
+    Io {
+        /// What could not be done.
+        doing: &'static str,
+        /// The system's own words.
+        source: io::Error,
+    },
+    /// SQLite refused.
+    Store(StoreError),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Taken => f.write_str("a file of this name exists"),
+            Error::Busy => f.write_str("another backup is running"),
+            Error::Stopping => f.write_str("the gateway is stopping"),
+            Error::DiskFull(what) => write!(f, "not enough room for the backup: {what}"),
+            Error::Unsound(what) => write!(f, "the copy did not pass its checks: {what}"),
+            Error::Io { doing, source } => write!(f, "cannot {doing}: {source}"),
+            Error::Store(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Io { source, .. } => Some(source),
+            Error::Store(error) => Some(error),
+            Error::Taken | Error::Busy | Error::Stopping | Error::DiskFull(_) | Error::Unsound(_) => None,
+        }
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        if error.is_disk_full() { Error::DiskFull(error.to_string()) } else { Error::Store(error) }
+    }
+}
+
+/// For `map_err` on system calls.
+fn cannot(doing: &'static str) -> impl Fn(io::Error) -> Error {
+    move |source| {
+        let error = StoreError::cannot_io(doing)(io::Error::new(source.kind(), source.to_string()));
+        if error.is_disk_full() { Error::DiskFull(error.to_string()) } else { Error::Io { doing, source } }
+    }
+}
+
+impl Backups {
+    /// The backups in `folder`, which is made if it is missing; sweeps what a killed
+    /// gateway left half done. A folder that cannot be used fails the backups, not
+    /// the gateway.
+    pub fn new(folder: &Path) -> Self {
+        if let Err(error) = files::create_private_folder(folder).and_then(|()| sweep(folder)) {
+            log::error!("the backup folder {} cannot be used: {error}", folder.display());
+        }
+        Backups { folder: folder.to_owned(), running: Mutex::default() }
+    }
+
+    /// Writes a backup of `store` under `name`.
+    pub fn write(&self, store: &Store, name: &BackupName) -> Result<Finished, Error> {
+        let started = Instant::now();
+        let _turn = self.take_turn(name)?;
+        files::create_private_folder(&self.folder).map_err(cannot("create the backup folder"))?;
+        let path = self.folder.join(name.as_str());
+        if is_taken(&path).map_err(cannot("look at the backup's name"))? {
+            return Err(Error::Taken);
+        }
+        let partial = Partial::create(&self.folder)?;
+        self.copy(store, &partial)?;
+        let (chain, schema_version) = check(partial.path())?;
+        let (size_bytes, sha256) = seal(partial.path())?;
+        publish(partial.path(), &path)?;
+        drop(partial);
+        files::sync_folder(&self.folder).map_err(cannot("sync the backup folder"))?;
+        Ok(Finished { path, size_bytes, sha256, duration: started.elapsed(), chain, schema_version })
+    }
+
+    /// Ends a running backup, and lets none begin: the gateway is stopping.
+    pub fn stop(&self) {
+        let mut running = unpoisoned(&self.running);
+        running.stopping = true;
+        if let Some(interrupt) = &running.interrupt {
+            interrupt.interrupt();
+        }
+    }
+
+    fn take_turn(&self, name: &BackupName) -> Result<Turn<'_>, Error> {
+        let mut running = unpoisoned(&self.running);
+        if running.stopping {
+            return Err(Error::Stopping);
+        }
+        match &running.name {
+            // Of several at once on one name, all but the first find it taken.
+            Some(other) if other == name => return Err(Error::Taken),
+            Some(_) => return Err(Error::Busy),
+            None => running.name = Some(name.clone()),
+        }
+        Ok(Turn(self))
+    }
+
+    /// `VACUUM INTO` the partial file, which is empty and private already.
+    fn copy(&self, store: &Store, partial: &Partial) -> Result<(), Error> {
+        let source = store.snapshot()?;
+        check_room(&source, &self.folder)?;
+        unpoisoned(&self.running).interrupt = Some(source.get_interrupt_handle());
+        let target = absolute(partial.path()).map_err(cannot("find the backup folder"))?;
+        let copied = source.execute("VACUUM INTO ?1", [target]);
+        let stopping = {
+            let mut running = unpoisoned(&self.running);
+            running.interrupt = None;
+            running.stopping
+        };
+        match copied {
+            Ok(_) => Ok(()),
+            Err(_) if stopping => Err(Error::Stopping),
+            Err(error) => Err(StoreError::cannot("copy the database")(error).into()),
+        }
+    }
+}
+
+/// The right to be the running backup, until it is dropped.
+struct Turn<'a>(&'a Backups);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        unpoisoned(&self.0.running).name = None;
+    }
+}
+
+/// A partial file, removed with its journal when it is dropped.
+struct Partial(PathBuf);
+
+impl Partial {
+    fn create(folder: &Path) -> Result<Self, Error> {
+        let random = crate::entropy::hex::<8>().map_err(cannot("draw a random name"))?;
+        let path = folder.join(format!("{PARTIAL_PREFIX}{random}"));
+        files::create_private_file(&path).map_err(cannot("create a file in the backup folder"))?;
+        Ok(Partial(path))
+    }
+
+    fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        for path in [&self.0, &files::with_suffix(&self.0, "-journal")] {
+            if let Err(error) = files::remove_if_there(path) {
+                log::error!("cannot remove {}: {error}", path.display());
+            }
+        }
+    }
+}
+
+/// A name is taken by anything that has it, and by a side file that SQLite would
+/// apply to it.
+fn is_taken(path: &Path) -> io::Result<bool> {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        match files::is_taken(&files::with_suffix(path, suffix)) {
+            Ok(false) => {}
+            // A side file's name may be too long to exist.
+            Err(error) if error.kind() == io::ErrorKind::InvalidFilename && !suffix.is_empty() => {}
+            other => return other,
+        }
+    }
+    Ok(false)
+}
+
+fn absolute(path: &Path) -> io::Result<String> {
+    let path = fs::canonicalize(path)?;
+    let not_utf8 = || io::Error::new(io::ErrorKind::InvalidInput, "the path of the folder is not UTF-8");
+    path.into_os_string().into_string().map_err(|_| not_utf8())
+}
+
+/// A full disk would also stop the live database's commits until the partial file
+/// is gone, so it is better not to begin.
+fn check_room(source: &Connection, folder: &Path) -> Result<(), Error> {
+    let pragma = |name| source.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
+    let needed = || -> rusqlite::Result<i64> {
+        let used = pragma("page_count")?.saturating_sub(pragma("freelist_count")?);
+        Ok(used.saturating_mul(pragma("page_size")?))
+    };
+    let needed = needed().map_err(StoreError::cannot("read the database's size"))?.unsigned_abs();
+    let free = files::free_bytes(folder).map_err(cannot("read the free space"))?;
+    if free < needed.saturating_add(ROOM_LEFT_BYTES) {
+        return Err(Error::DiskFull(format!("{needed} bytes are needed and {free} are free")));
+    }
+    Ok(())
+}
+
+/// The copy by itself: every page, the schema, and the whole chain.
+fn check(path: &Path) -> Result<(Summary, u32), Error> {
+    let copy = connection::immutable(path).map_err(StoreError::cannot("open the copy"))?;
+    let schema_version = migrate::check(&copy).map_err(|refusal| Error::Unsound(refusal.to_string()))?;
+    let problems = database::check_integrity(&copy)?;
+    if let Some(problem) = problems.first() {
+        return Err(Error::Unsound(problem.clone()));
+    }
+    let mut first = FirstBreak::default();
+    let chain = database::verify(&copy, Extent::Whole, &mut first)?;
+    match first.0 {
+        Some(broken) => Err(Error::Unsound(broken.to_string())),
+        None => Ok((chain, schema_version)),
+    }
+}
+
+/// Syncs the file and takes its measure.
+fn seal(path: &Path) -> Result<(u64, Hash), Error> {
+    let mut file = fs::File::open(path).map_err(cannot("open the copy"))?;
+    file.sync_all().map_err(cannot("sync the copy"))?;
+    let mode = file.metadata().map_err(cannot("look at the copy"))?.permissions().mode();
+    debug_assert_eq!(mode & 0o777, 0o600, "the copy kept the mode it was created with");
+    let mut digest = Sha256::new();
+    let bytes = io::copy(&mut file, &mut DigestWriter(&mut digest)).map_err(cannot("read the copy"))?;
+    Ok((bytes, Hash::from_bytes(digest.finalize().into())))
+}
+
+struct DigestWriter<'a>(&'a mut Sha256);
+
+impl io::Write for DigestWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Gives the file its name, never another's. A hard link fails on a taken name;
+/// where the file system has none, a rename that does not replace does the same.
+fn publish(partial: &Path, path: &Path) -> Result<(), Error> {
+    let linked = match fs::hard_link(partial, path) {
+        Err(error) if no_hard_links(&error) => rename_without_replacing(partial, path),
+        other => other,
+    };
+    match linked {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Error::Taken),
+        other => other.map_err(cannot("give the backup its name")),
+    }
+}
+
+fn no_hard_links(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied | io::ErrorKind::TooManyLinks
+    )
+}
+
+fn rename_without_replacing(from: &Path, to: &Path) -> io::Result<()> {
+    let here = rustix::fs::CWD;
+    Ok(rustix::fs::renameat_with(here, from, here, to, rustix::fs::RenameFlags::NOREPLACE)?)
+}
+
+/// Removes the partial files of a gateway that was killed.
+fn sweep(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().starts_with(PARTIAL_PREFIX.as_bytes()) {
+            log::info!("removing {}, which a killed backup left", entry.path().display());
+            files::remove_if_there(&entry.path())?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! What a backup may be called: a bare file name that is safe to write, to copy and
+//! to open.
+
+use std::fmt;
+
+/// Longest name, in bytes: what common file systems allow.
+pub const NAME_BYTES_MAX: usize = 255;
+/// SQLite would read a file of this ending as part of another database, and delete it.
+const SIDE_FILES: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// A name that has been checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupName(String);
+
+/// Why a name is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BadName(&'static str);
+
+impl BackupName {
+    /// Checks a name. Spaces within and letters of any script are fine.
+    pub fn parse(name: &str) -> Result<Self, BadName> {
+        if name.trim().is_empty() {
+            return Err(BadName("it is empty"));
+        }
+        if name.len() > NAME_BYTES_MAX {
+            return Err(BadName("it is longer than 255 bytes"));
+        }
+        if name.contains(['/', '\\']) {
+            return Err(BadName("it has a path separator"));
+        }
+        if name.contains("..") {
+            return Err(BadName("it has '..'"));
+        }
+        if name.starts_with('.') {
+            return Err(BadName("it begins with a dot"));
+        }
+        if name.chars().any(char::is_control) {
+            return Err(BadName("it has a control character"));
+        }
+        let lower = name.to_lowercase();
+        if SIDE_FILES.iter().any(|ending| lower.ends_with(ending)) {
+            return Err(BadName("it ends as one of SQLite's own side files does"));
+        }
+        Ok(BackupName(name.to_owned()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for BadName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "filename must be a bare file name: {}", self.0)
+    }
+}
+
+impl std::error::Error for BadName {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bare_names_pass() {
+        for name in [
+            "a",
+            "pre-migration-2026-06-17.db",
+            "nightly 1.db",
+            "Sicherung-für-Köln.db",
+            "備份.db",
+            "a.b.c",
+            "-wal.db",
+            "x-wall",
+            "file:x.db",
+            "100%.db",
+            &"a".repeat(255),
+        ] {
+            assert!(BackupName::parse(name).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn everything_else_is_refused() {
+        for name in [
+            "",
+            " ",
+            "   ",
+            "\t",
+            ".",
+            "..",
+            "a/b",
+            "/etc/passwd",
+            "a\\b",
+            "..\\a",
+            "a..b",
+            "a..",
+            ".hidden",
+            "a\0b",
+            "a\nb",
+            "a\u{7f}",
+            "a\u{85}b",
+            "x.db-wal",
+            "x.db-shm",
+            "x.db-journal",
+            "X.DB-WAL",
+            "\u{3000}",
+            &"a".repeat(256),
+            &"é".repeat(128),
+        ] {
+            assert!(BackupName::parse(name).is_err(), "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Verifying the chain in a database, and the decisions beside it.
+
+use rusqlite::{Connection, Row};
+
+use crate::domain::canon::Hash;
+use crate::domain::decision::Decision;
+use crate::domain::receipt::{Break, BreakKind, ChainVerifier, FORMAT_VERSION, GENESIS, Link, Receipt};
+use crate::store::error::Error;
+use crate::store::{decisions, receipts};
+
+use super::{Checked, Observer, Summary};
+
+const PROGRESS_EVERY: u64 = 16_384;
+
+/// Which part of the chain is verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// From the first receipt to the recorded head, and every decision.
+    Whole,
+    /// The positions from the first to the second, both included.
+    Part(i64, i64),
+}
+
+/// Verifies on one consistent view of `connection`.
+pub fn verify(
+    connection: &Connection,
+    extent: Extent,
+    observer: &mut dyn Observer,
+) -> Result<Summary, Error> {
+    let view = connection.unchecked_transaction().map_err(Error::cannot("begin to read"))?;
+    let result = Verification::new(&view, extent, observer)?.run();
+    view.finish().map_err(Error::cannot("end a read"))?;
+    result
+}
+
+struct Verification<'a> {
+    connection: &'a Connection,
+    extent: Extent,
+    observer: &'a mut dyn Observer,
+    chain: ChainVerifier,
+    summary: Summary,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Verification<'a> {
+    fn new(
+        connection: &'a Connection,
+        extent: Extent,
+        observer: &'a mut dyn Observer,
+    ) -> Result<Self, Error> {
+        let (before, proven_from) = match extent {
+            Extent::Whole | Extent::Part(1, _) => (0, GENESIS.to_owned()),
+            Extent::Part(first, _) => {
+                let hash = receipts::find_at(connection, first - 1, |_, hash| hash.to_owned())?;
+                (first - 1, hash.unwrap_or_default())
+            }
+        };
+        let chain = ChainVerifier::after(before, proven_from.clone());
+        let summary = Summary { proven_from, decisions: Some(0), ..Summary::default() };
+        Ok(Verification { connection, extent, observer, chain, summary, buffer: Vec::new() })
+    }
+
+    fn run(mut self) -> Result<Summary, Error> {
+        let read = Error::cannot("read the chain");
+        let (first, last) = match self.extent {
+            Extent::Whole => (i64::MIN, i64::MAX),
+            Extent::Part(first, last) => (first, last),
+        };
+        let mut statement = receipts::scan_with_decisions(self.connection).map_err(&read)?;
+        let mut rows = receipts::rows(&mut statement, first, last).map_err(&read)?;
+        while let Some(row) = rows.next().map_err(&read)? {
+            self.check_row(row).map_err(&read)?;
+        }
+        if self.summary.receipts > 0
+            && let Some((seq, hash)) = self.chain.last()
+        {
+            self.summary.head_seq = seq;
+            self.summary.head_hash = hash.to_owned();
+        }
+        if self.extent == Extent::Whole {
+            self.check_head()?;
+            self.check_decisions_without_receipt()?;
+        }
+        Ok(self.summary)
+    }
+
+    fn check_row(&mut self, row: &Row<'_>) -> rusqlite::Result<()> {
+        self.summary.receipts += 1;
+        if self.summary.receipts.is_multiple_of(PROGRESS_EVERY) {
+            self.observer.progress(self.summary.receipts);
+        }
+        let before = self.summary.breaks;
+        let (receipt, stored) = match receipts::from_row(row, 0) {
+            Ok(found) => found,
+            Err(error) => {
+                let seq = row.get(0).ok();
+                self.report(BreakKind::Malformed, seq, None, "a receipt's columns", error.to_string());
+                return Ok(());
+            }
+        };
+        if receipt.format_version != FORMAT_VERSION {
+            let found = receipt.format_version.to_string();
+            let expected = FORMAT_VERSION.to_string();
+            self.report(BreakKind::Malformed, Some(receipt.seq), Some(receipt.event_id), &expected, found);
+        }
+        let link = Link {
+            seq: Some(receipt.seq),
+            id: receipt.event_id,
+            recomputed: receipt.hash(&mut self.buffer),
+            receipt_hash: stored,
+            prev_receipt_hash: receipt.prev_receipt_hash,
+        };
+        let (summary, observer) = (&mut self.summary, &mut self.observer);
+        self.chain.push(&link, &mut |broken| {
+            summary.breaks += 1;
+            observer.found(&broken);
+        });
+        self.check_decision(&receipt, row)?;
+        self.observer.checked(&Checked {
+            seq: Some(receipt.seq),
+            id: receipt.event_id,
+            ts: receipt.ts,
+            decision: receipt.decision,
+            tool: receipt.tool,
+            action: receipt.action,
+            whole: self.summary.breaks == before,
+        });
+        Ok(())
+    }
+
+    /// The decision at a receipt's position is the one it names, says the same, and
+    /// hashes to what the receipt says.
+    fn check_decision(&mut self, receipt: &Receipt<'_>, row: &Row<'_>) -> rusqlite::Result<()> {
+        let stands_there: Option<i64> = row.get(receipts::COLUMN_COUNT)?;
+        let (seq, id) = (Some(receipt.seq), Some(receipt.event_id));
+        let Some(decision_id) = receipt.decision_id else {
+            if stands_there.is_some() {
+                let found: String = row.get(receipts::COLUMN_COUNT + 1)?;
+                self.report(BreakKind::DecisionDiffers, seq, id, "no decision", found);
+            }
+            return Ok(());
+        };
+        if stands_there.is_none() {
+            self.report(BreakKind::DecisionMissing, seq, id, decision_id, "nothing".to_owned());
+            return Ok(());
+        }
+        match decisions::from_row(row, receipts::COLUMN_COUNT) {
+            Ok(decision) => {
+                *self.summary.decisions.get_or_insert(0) += 1;
+                if let Some((expected, found)) = difference(receipt, &decision) {
+                    self.report(BreakKind::DecisionDiffers, seq, id, &expected, found);
+                }
+            }
+            Err(error) => self.report(BreakKind::DecisionDiffers, seq, id, decision_id, error.to_string()),
+        }
+        Ok(())
+    }
+
+    fn check_head(&mut self) -> Result<(), Error> {
+        let (seq, hash): (i64, String) = self
+            .connection
+            .query_row("SELECT head_seq, head_hash FROM chain WHERE only_row = 1", [], |row| {
+                Ok((row.get(0)?, row.get(1)?))
+            })
+            .map_err(Error::cannot("read the chain's head"))?;
+        let last = (self.summary.head_seq.unwrap_or(0), self.summary.head_hash.clone());
+        if (seq, &hash) != (last.0, &last.1) {
+            let (expected, found) = (format!("{seq} {hash}"), format!("{} {}", last.0, last.1));
+            self.report(BreakKind::Head, Some(last.0), None, &expected, found);
+        }
+        Ok(())
+    }
+
+    fn check_decisions_without_receipt(&mut self) -> Result<(), Error> {
+        decisions::without_receipt(self.connection, &mut |seq, id| {
+            self.report(BreakKind::ReceiptMissing, Some(seq), Some(&id), "a receipt", "nothing".to_owned());
+        })
+        .map_err(Error::cannot("read the decisions"))
+    }
+
+    fn report(&mut self, kind: BreakKind, seq: Option<i64>, id: Option<&str>, expected: &str, found: String) {
+        self.summary.breaks += 1;
+        let (id, expected) = (id.map(str::to_owned), expected.to_owned());
+        self.observer.found(&Break { kind, seq, id, expected, found });
+    }
+}
+
+/// The first thing in which a decision is not what its receipt says.
+fn difference(receipt: &Receipt<'_>, decision: &Decision) -> Option<(String, String)> {
+    let hash = decision.hash();
+    let at = decision.created_at.to_string();
+    let same = [
+        ("id", receipt.decision_id, Some(decision.id.as_str())),
+        ("agent_id", receipt.agent_id, Some(&decision.agent_id)),
+        ("user_id", receipt.user_id, decision.user_id.as_deref()),
+        ("run_id", receipt.run_id, decision.run_id.as_deref()),
+        ("trace_id", receipt.trace_id, decision.trace_id.as_deref()),
+        ("tool", Some(receipt.tool), Some(&decision.tool)),
+        ("action", Some(receipt.action), Some(&decision.action)),
+        ("resource", receipt.resource, decision.resource.as_deref()),
+        ("source_trust", Some(receipt.source_trust), Some(&decision.source_trust)),
+        ("decision", Some(receipt.decision), Some(decision.outcome.as_str())),
+        ("policy_version", receipt.policy_version, Some(&decision.policy_version)),
+        ("created_at", Some(receipt.ts), Some(&at)),
+    ];
+    for (name, expected, found) in same {
+        if expected != found {
+            let show = |value: Option<&str>| format!("{name} {}", value.unwrap_or("null"));
+            return Some((show(expected), show(found)));
+        }
+    }
+    let hashes = [
+        ("action_hash", receipt.action_hash, decision.action_hash),
+        ("decision_hash", receipt.decision_hash, hash),
+    ];
+    hashes.into_iter().find(|(_, expected, found)| expected.and_then(Hash::parse) != Some(*found)).map(
+        |(name, expected, found)| {
+            (format!("{name} {}", expected.unwrap_or("null")), format!("{name} {found}"))
+        },
+    )
+}
+
+/// SQLite's own check of every page, row and index; the problems it names, if any.
+pub fn check_integrity(connection: &Connection) -> Result<Vec<String>, Error> {
+    let check = || -> rusqlite::Result<Vec<String>> {
+        let mut lines = connection.prepare("PRAGMA integrity_check(10)")?;
+        let lines: Vec<String> = lines.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        Ok(if lines == ["ok"] { Vec::new() } else { lines })
+    };
+    check().map_err(Error::cannot("check the database's integrity"))
+}

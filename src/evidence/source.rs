@@ -1,0 +1,216 @@
+//! Opening what is to be verified, whatever state it was left in, without leaving
+//! a trace.
+//!
+//! - A running gateway's database: read like any reader.
+//! - A stopped one, or a backup: read as a file nobody writes to. SQLite would
+//!   otherwise make a log and an index beside it.
+//! - One that was killed: its log holds part of the evidence. The guard says whether
+//!   the log belongs to the file; if so, both are read where they lie, the log's
+//!   index in memory; where that needs a permission that is not there, from a copy.
+//! - Anything that leaves doubt: refused, because a verdict would be a guess.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use rusqlite::Connection;
+
+use crate::entropy;
+use crate::store::error::Refusal;
+use crate::store::guard::{self, Layout, Lock, LockState, LogPlan};
+use crate::store::{connection, files, migrate};
+
+/// What a path holds.
+#[derive(Debug)]
+pub enum Source {
+    /// A database of the gateway's.
+    Database(Box<Database>),
+    /// Something else, to be read as JSON.
+    Export(File),
+}
+
+/// A database, open for reading.
+#[derive(Debug)]
+pub struct Database {
+    /// The connection.
+    pub connection: Connection,
+    /// What to tell whoever asked.
+    pub note: Option<String>,
+    /// Keeps a gateway from starting meanwhile.
+    _lock: Option<Lock>,
+    _copy: Option<TemporaryFolder>,
+    /// How the file was; `None` where others may write.
+    as_found: Option<(PathBuf, PathBuf, Fingerprint)>,
+}
+
+/// Why nothing can be said.
+#[derive(Debug)]
+pub enum SourceError {
+    /// It cannot be read, or is not the gateway's.
+    Unreadable(String),
+    /// It can be read, but what it means is in doubt.
+    Undecidable(String),
+}
+
+impl fmt::Display for SourceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SourceError::Unreadable(what) | SourceError::Undecidable(what) => f.write_str(what),
+        }
+    }
+}
+
+impl std::error::Error for SourceError {}
+
+/// What to do with a log of which the guard cannot say whether it belongs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WalPolicy {
+    /// Say that it cannot be told.
+    Judge,
+    /// Count its rows.
+    Replay,
+    /// Leave it out.
+    Ignore,
+}
+
+type Fingerprint = (u64, SystemTime, bool);
+
+/// Opens `path`.
+pub fn open(path: &Path, policy: WalPolicy) -> Result<Source, SourceError> {
+    let unreadable =
+        |error: io::Error| SourceError::Unreadable(format!("cannot read {}: {error}", path.display()));
+    let mut file = File::open(path).map_err(unreadable)?;
+    if !file.metadata().map_err(unreadable)?.is_file() {
+        // A pipe, or a folder: not a database in any case.
+        return Ok(Source::Export(file));
+    }
+    let mut magic = Vec::new();
+    file.by_ref().take(guard::header::MAGIC.len() as u64).read_to_end(&mut magic).map_err(unreadable)?;
+    if magic != guard::header::MAGIC {
+        return Ok(Source::Export(File::open(path).map_err(unreadable)?));
+    }
+    drop(file);
+    let database = open_database(path, policy)?;
+    check_schema(&database.connection)?;
+    Ok(Source::Database(Box::new(database)))
+}
+
+fn open_database(path: &Path, policy: WalPolicy) -> Result<Database, SourceError> {
+    let layout = Layout::of(path).map_err(undecidable)?;
+    let unreadable =
+        |error: io::Error| SourceError::Unreadable(format!("cannot lock {}: {error}", layout.lock.display()));
+    let lock = match Lock::shared(&layout.lock).map_err(unreadable)? {
+        LockState::HeldByGateway => {
+            let connection = connection::reader(&layout.database).map_err(cannot_open)?;
+            let note = Some("a gateway is running on this database".to_owned());
+            return Ok(Database { connection, note, _lock: None, _copy: None, as_found: None });
+        }
+        LockState::Shared(lock) => Some(lock),
+        LockState::Absent => None,
+    };
+    let plan = plan(&layout, policy)?;
+    let found = fingerprint(&layout).map_err(unreadable)?;
+    let as_found = Some((layout.database.clone(), layout.wal.clone(), found));
+    let (connection, copy) = match plan {
+        LogPlan::Replay => open_with_log(&layout)?,
+        LogPlan::Nothing | LogPlan::SetAside => {
+            read_ahead(&layout.database);
+            (connection::immutable(&layout.database).map_err(cannot_open)?, None)
+        }
+    };
+    let note = (plan == LogPlan::SetAside)
+        .then(|| format!("{} does not belong to the database and was not counted", layout.wal.display()));
+    Ok(Database { connection, note, _lock: lock, _copy: copy, as_found })
+}
+
+fn plan(layout: &Layout, policy: WalPolicy) -> Result<LogPlan, SourceError> {
+    let judged = guard::judge(layout, None).map(|judgement| judgement.log);
+    match (judged, policy) {
+        (Ok(LogPlan::Nothing), _) => Ok(LogPlan::Nothing),
+        (Ok(_) | Err(_), WalPolicy::Replay) => Ok(LogPlan::Replay),
+        (Ok(_) | Err(_), WalPolicy::Ignore) => Ok(LogPlan::SetAside),
+        (judged, WalPolicy::Judge) => judged.map_err(undecidable),
+    }
+}
+
+fn open_with_log(layout: &Layout) -> Result<(Connection, Option<TemporaryFolder>), SourceError> {
+    if let Ok(connection) = connection::with_log_untouched(&layout.database)
+        && connection.query_row("SELECT 1 FROM sqlite_schema LIMIT 1", [], |_| Ok(())).is_ok()
+    {
+        return Ok((connection, None));
+    }
+    let cannot = |error: io::Error| {
+        SourceError::Unreadable(format!("cannot copy the database to read its log: {error}"))
+    };
+    let folder = TemporaryFolder::create().map_err(cannot)?;
+    let copy = folder.0.join("copy.db");
+    fs::copy(&layout.database, &copy).map_err(cannot)?;
+    fs::copy(&layout.wal, files::with_suffix(&copy, "-wal")).map_err(cannot)?;
+    let connection = connection::with_log_untouched(&copy).map_err(cannot_open)?;
+    Ok((connection, Some(folder)))
+}
+
+/// Reads the file once from front to back: SQLite reads page by page, which on a
+/// cold disk takes ten times as long. Only a help, so a failure is left to SQLite.
+fn read_ahead(path: &Path) {
+    if let Ok(mut file) = File::open(path)
+        && let Err(error) = io::copy(&mut file, &mut io::sink())
+    {
+        log::debug!("cannot read ahead: {error}");
+    }
+}
+
+fn check_schema(connection: &Connection) -> Result<(), SourceError> {
+    let known = migrate::check(connection).map_err(undecidable)?;
+    log::debug!("schema version {known}");
+    Ok(())
+}
+
+impl Database {
+    /// Whether the file is still as it was when it was opened; a verdict on a file
+    /// that somebody wrote to meanwhile would mean nothing.
+    pub fn is_as_found(&self) -> bool {
+        self.as_found
+            .as_ref()
+            .is_none_or(|(database, wal, found)| measure(database, wal).is_ok_and(|now| now == *found))
+    }
+}
+
+fn fingerprint(layout: &Layout) -> io::Result<Fingerprint> {
+    measure(&layout.database, &layout.wal)
+}
+
+fn measure(database: &Path, wal: &Path) -> io::Result<Fingerprint> {
+    let metadata = fs::metadata(database)?;
+    Ok((metadata.len(), metadata.modified()?, files::is_taken(wal)?))
+}
+
+fn undecidable(refusal: Refusal) -> SourceError {
+    SourceError::Undecidable(refusal.to_string())
+}
+
+fn cannot_open(error: rusqlite::Error) -> SourceError {
+    SourceError::Unreadable(format!("cannot open the database: {error}"))
+}
+
+/// A private folder that goes when it is dropped.
+#[derive(Debug)]
+struct TemporaryFolder(PathBuf);
+
+impl TemporaryFolder {
+    fn create() -> io::Result<Self> {
+        let path = std::env::temp_dir().join(format!("aegis-verify-{}", entropy::hex::<8>()?));
+        files::create_private_folder(&path)?;
+        Ok(TemporaryFolder(path))
+    }
+}
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            log::warn!("cannot remove {}: {error}", self.0.display());
+        }
+    }
+}

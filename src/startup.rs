@@ -1,0 +1,136 @@
+//! The way of a start: from the files as they lie there to an open store.
+//!
+//! Everything that can refuse comes before anything that writes: the lock, the
+//! guard's rules on the bytes, then the content, read without touching it. Only
+//! then is a log set aside, the file's identity recorded, and SQLite let in.
+
+use std::fs;
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use crate::config::WalChoice;
+use crate::domain::time::Timestamp;
+use crate::evidence::FirstBreak;
+use crate::evidence::database::{self, Extent};
+use crate::store::error::Refusal;
+use crate::store::guard::{Found, Guard, Judgement, Layout, LogPlan};
+use crate::store::receipts::Head;
+use crate::store::{Store, connection, files, migrate};
+
+/// Databases up to this size are checked whole at every start; larger ones only
+/// when somebody else may have touched them, so that a start stays quick.
+const ALWAYS_CHECKED_BYTES_MAX: u64 = 64 << 20;
+/// How many of the last receipts are checked in any case.
+const TAIL_RECEIPTS: i64 = 1000;
+
+/// An open store, and the lock that makes it the only one.
+#[derive(Debug)]
+pub struct Started {
+    /// The store.
+    pub store: Store,
+    /// The lock; to be released after the store is closed.
+    pub guard: Guard,
+}
+
+/// Opens the database at `path`, or says why not and leaves everything as it was.
+pub fn start(path: &Path, choice: Option<WalChoice>, now: Timestamp) -> Result<Started, Refusal> {
+    let guard = Guard::lock(path)?;
+    let judgement = guard.judge(choice)?;
+    if let Found::Database { restored, as_left } = judgement.found {
+        inspect(guard.layout(), &judgement, restored || !as_left)?;
+    }
+    if let Some(aside) = guard.clear_the_way(&judgement, now)? {
+        log::warn!(
+            "set aside a write-ahead log that does not belong to {}: it is kept as {}",
+            guard.layout().database.display(),
+            aside.display()
+        );
+    }
+    match judgement.found {
+        Found::Missing { ran_before } => {
+            create(guard.layout(), now)?;
+            if ran_before {
+                log::warn!("the database of the last run is gone; began a new, empty one in its place");
+            } else {
+                log::info!("made a new database");
+            }
+        }
+        Found::Database { restored: true, .. } => {
+            log::info!("the database is a restored copy; it was checked whole")
+        }
+        Found::Database { restored: false, .. } => {}
+    }
+    guard.admit()?;
+    let store = Store::open(guard.layout(), now)?;
+    Ok(Started { store, guard })
+}
+
+/// Reads the content without changing a byte, and refuses what is not ours, not
+/// known, or not whole.
+fn inspect(layout: &Layout, judgement: &Judgement, doubtful: bool) -> Result<(), Refusal> {
+    let open = Refusal::sqlite("open the database");
+    let content = match judgement.log {
+        LogPlan::Replay => connection::with_log_untouched(&layout.database).map_err(&open)?,
+        LogPlan::Nothing | LogPlan::SetAside => connection::immutable(&layout.database).map_err(&open)?,
+    };
+    migrate::check(&content)?;
+    let bytes = fs::metadata(&layout.database).map_err(Refusal::io("look at", &layout.database))?.len();
+    if doubtful || bytes <= ALWAYS_CHECKED_BYTES_MAX { check_whole(&content) } else { check_tail(&content) }
+}
+
+fn check_whole(content: &Connection) -> Result<(), Refusal> {
+    let problems = database::check_integrity(content).map_err(|error| Refusal::damaged(error.to_string()))?;
+    if let Some(problem) = problems.first() {
+        return Err(Refusal::damaged(format!("the database is damaged: {problem}")));
+    }
+    check_chain(content, Extent::Whole)
+}
+
+fn check_tail(content: &Connection) -> Result<(), Refusal> {
+    let head = Head::load(content).map_err(|error| Refusal::damaged(error.to_string()))?;
+    check_chain(content, Extent::Part((head.seq - TAIL_RECEIPTS).max(1), head.seq))
+}
+
+fn check_chain(content: &Connection, extent: Extent) -> Result<(), Refusal> {
+    let mut first = FirstBreak::default();
+    database::verify(content, extent, &mut first).map_err(|error| Refusal::damaged(error.to_string()))?;
+    match first.0 {
+        None => Ok(()),
+        Some(broken) => Err(Refusal::new(
+            format!("the evidence does not verify: {broken}"),
+            "run aegis-verify-receipts on it for every break, and restore a backup in its place",
+        )),
+    }
+}
+
+/// Makes a new database under another name and gives it its own when it is whole.
+fn create(layout: &Layout, now: Timestamp) -> Result<(), Refusal> {
+    let partial = &layout.partial;
+    remove_partial(partial)?;
+    let made = create_partial(partial, now).and_then(|()| {
+        files::sync_file(partial).map_err(Refusal::io("sync", partial))?;
+        fs::hard_link(partial, &layout.database).map_err(Refusal::io("name", &layout.database))
+    });
+    remove_partial(partial)?;
+    made?;
+    let folder = files::folder_of(&layout.database);
+    files::sync_folder(folder).map_err(Refusal::io("sync the folder", folder))
+}
+
+fn create_partial(partial: &Path, now: Timestamp) -> Result<(), Refusal> {
+    files::create_private_file(partial).map_err(Refusal::io("create", partial))?;
+    let cannot = Refusal::sqlite("make a new database");
+    let mut database = connection::creator(partial).map_err(&cannot)?;
+    migrate::create(&mut database, now)?;
+    // Closing moves the log into the file and removes it.
+    database.close().map_err(|(_, error)| cannot(error))
+}
+
+fn remove_partial(partial: &Path) -> Result<(), Refusal> {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let path = files::with_suffix(partial, suffix);
+        files::remove_if_there(&path).map_err(Refusal::io("remove", &path))?;
+    }
+    Ok(())
+}
