@@ -1,10 +1,12 @@
-//! AegisAgent's gateway: decides, records and proves what AI agents may do.
-
+//! AegisAgent's gateway.
 pub mod backup;
 pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod entropy;
 pub mod evidence;
+pub mod http;
+pub mod service;
 pub mod startup;
 pub mod store;
+pub mod token;

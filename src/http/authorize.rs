@@ -1,0 +1,248 @@
+//! `POST /v1/authorize`: two forms of one question.
+
+use serde::{Deserialize, Serialize};
+
+use crate::domain::action::ToolCall;
+use crate::domain::canon;
+use crate::domain::json::Json;
+use crate::domain::policy::Outcome;
+use crate::domain::tool::Risk;
+use crate::service::Error;
+use crate::service::authorize::{self as service, Authorization};
+
+use super::auth::Caller;
+use super::body::{checked, checked_optional, from_json, object};
+use super::message::Response;
+use super::router::Call;
+
+/// Characters of a tool's, an action's or a trust level's name.
+const NAME_CHARS_MAX: usize = 512;
+/// Characters of an identifier that the caller makes up.
+const ID_CHARS_MAX: usize = 512;
+/// Characters of a resource.
+const RESOURCE_CHARS_MAX: usize = 8192;
+
+/// The nested form, and what may stand beside `tool_call`.
+#[derive(Deserialize)]
+struct Nested {
+    agent: AgentPart,
+    user: Option<UserPart>,
+    tool_call: CallPart,
+    context: ContextPart,
+    trace: Option<TracePart>,
+}
+
+#[derive(Deserialize)]
+struct AgentPart {
+    id: String,
+    environment: String,
+}
+
+#[derive(Deserialize)]
+struct UserPart {
+    id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct ContextPart {
+    source_trust: String,
+}
+
+#[derive(Deserialize)]
+struct TracePart {
+    run_id: Option<String>,
+    trace_id: Option<String>,
+    parent_run_id: Option<String>,
+    root_trust_level: Option<String>,
+}
+
+/// A tool call; `parameters` are taken from the tree, as they are.
+#[derive(Deserialize)]
+struct CallPart {
+    tool: String,
+    action: String,
+    resource: Option<String>,
+    mutates_state: bool,
+}
+
+/// The flat form.
+#[derive(Deserialize)]
+struct Flat {
+    #[serde(flatten)]
+    call: CallPart,
+    source_trust: Option<String>,
+    trace: Option<TracePart>,
+}
+
+/// What both forms may have at the top.
+#[derive(Deserialize)]
+struct Top {
+    request_id: Option<String>,
+    dry_run: Option<bool>,
+    nonce: Option<String>,
+    timestamp: Option<String>,
+}
+
+/// Decodes, asks the service, and shows its answer.
+pub(crate) fn authorize(call: &Call<'_>) -> Result<Response, Error> {
+    let Caller::Agent(token) = call.caller else { return Err(Error::Unauthorized) };
+    if call.request.signed {
+        log::debug!("a request signature was sent for an agent without a signing key; it is not looked at");
+    }
+    let body = object(call.request)?;
+    let request = decode(&body)?;
+    let answer = service::authorize(call.gateway, token, request, call.request.received)?;
+    Ok(shown(&answer))
+}
+
+fn decode(body: &Json) -> Result<service::Request, Error> {
+    let top: Top = from_json(body)?;
+    if top.nonce.is_some() || top.timestamp.is_some() {
+        // Ignoring them would let a caller believe in a protection that is not there.
+        return Err(Error::NotImplemented("nonce and timestamp are not supported yet".to_owned()));
+    }
+    let nested = body.get("tool_call").is_some();
+    if nested && ["tool", "action", "mutates_state", "parameters"].iter().any(|name| body.get(name).is_some())
+    {
+        return Err(Error::BadRequest("the body has both forms: tool_call and a flat call".to_owned()));
+    }
+    let mut request = if nested { decode_nested(body)? } else { decode_flat(body)? };
+    request.request_id = top.request_id;
+    request.dry_run = top.dry_run.unwrap_or(false);
+    check(&request)?;
+    Ok(request)
+}
+
+fn decode_nested(body: &Json) -> Result<service::Request, Error> {
+    let Nested { agent, user, tool_call, context, trace } = from_json(body)?;
+    let parameters = body.get("tool_call").and_then(|call| call.get("parameters"));
+    let mut request = request(tool_call, parameters, context.source_trust, trace)?;
+    request.agent = Some(agent.id);
+    request.environment = Some(agent.environment);
+    request.user_id = user.and_then(|user| user.id);
+    Ok(request)
+}
+
+fn decode_flat(body: &Json) -> Result<service::Request, Error> {
+    let Flat { call, source_trust, trace } = from_json(body)?;
+    request(call, body.get("parameters"), source_trust.unwrap_or_else(|| "unknown".to_owned()), trace)
+}
+
+fn request(
+    call: CallPart,
+    parameters: Option<&Json>,
+    source_trust: String,
+    trace: Option<TracePart>,
+) -> Result<service::Request, Error> {
+    let CallPart { tool, action, resource, mutates_state } = call;
+    let parameters = parameters
+        .ok_or_else(|| Error::BadRequest("the body does not fit: missing field `parameters`".to_owned()))?
+        .clone();
+    let trace = trace.unwrap_or(TracePart {
+        run_id: None,
+        trace_id: None,
+        parent_run_id: None,
+        root_trust_level: None,
+    });
+    Ok(service::Request {
+        call: ToolCall { tool, action, resource, mutates_state, parameters },
+        agent: None,
+        environment: None,
+        source_trust,
+        root_trust: trace.root_trust_level,
+        user_id: None,
+        run_id: trace.run_id,
+        trace_id: trace.trace_id,
+        parent_run_id: trace.parent_run_id,
+        request_id: None,
+        dry_run: false,
+    })
+}
+
+fn check(request: &service::Request) -> Result<(), Error> {
+    let call = &request.call;
+    checked("tool", &call.tool, 1, NAME_CHARS_MAX)?;
+    checked("action", &call.action, 1, NAME_CHARS_MAX)?;
+    checked("source_trust", &request.source_trust, 0, NAME_CHARS_MAX)?;
+    checked_optional("resource", call.resource.as_ref(), RESOURCE_CHARS_MAX)?;
+    for (name, text, max) in [
+        ("environment", &request.environment, ID_CHARS_MAX),
+        ("root_trust_level", &request.root_trust, NAME_CHARS_MAX),
+        ("user.id", &request.user_id, ID_CHARS_MAX),
+        ("run_id", &request.run_id, ID_CHARS_MAX),
+        ("trace_id", &request.trace_id, ID_CHARS_MAX),
+        ("parent_run_id", &request.parent_run_id, ID_CHARS_MAX),
+        ("request_id", &request.request_id, ID_CHARS_MAX),
+    ] {
+        checked_optional(name, text.as_ref(), max)?;
+    }
+    Ok(())
+}
+
+#[derive(Serialize)]
+struct Answer<'a> {
+    decision: Outcome,
+    reason: &'a str,
+    decision_id: Option<&'a str>,
+    action_hash: &'a str,
+    approval: Option<ApprovalPart<'a>>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    redacted_fields: &'a [String],
+    risk_score: i64,
+    risk_level: Risk,
+    composite_risk_score: i64,
+    matched_policies: Vec<&'a str>,
+    root_trust_level: &'a str,
+    dry_run: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    receipt: Option<ReceiptPart<'a>>,
+}
+
+#[derive(Serialize)]
+struct ApprovalPart<'a> {
+    approval_id: &'a str,
+    action_hash: &'a str,
+    expires_at: &'a str,
+    approver_group: &'a str,
+    status: &'a str,
+}
+
+#[derive(Serialize)]
+struct ReceiptPart<'a> {
+    receipt_id: &'a str,
+    receipt_hash: &'a str,
+    prev_receipt_hash: &'a str,
+    canon_version: &'a str,
+}
+
+fn shown(answer: &Authorization) -> Response {
+    let decision = &answer.decision;
+    let action_hash = decision.action_hash.to_hex();
+    let body = Answer {
+        decision: decision.outcome,
+        reason: &decision.reason,
+        decision_id: (!answer.dry_run).then_some(decision.id.as_str()),
+        action_hash: action_hash.as_str(),
+        approval: answer.approval.as_ref().map(|approval| ApprovalPart {
+            approval_id: &approval.id,
+            action_hash: &approval.action_hash,
+            expires_at: &approval.expires_at,
+            approver_group: &approval.approver_group,
+            status: &approval.status,
+        }),
+        redacted_fields: &answer.redacted_fields,
+        risk_score: decision.risk_score,
+        risk_level: answer.risk_level,
+        composite_risk_score: decision.composite_risk_score,
+        matched_policies: decision.matched_policy_ids.split(',').filter(|id| !id.is_empty()).collect(),
+        root_trust_level: &decision.root_trust_level,
+        dry_run: answer.dry_run,
+        receipt: answer.receipt.as_ref().map(|receipt| ReceiptPart {
+            receipt_id: &receipt.event_id,
+            receipt_hash: &receipt.receipt_hash,
+            prev_receipt_hash: &receipt.prev_receipt_hash,
+            canon_version: canon::VERSION,
+        }),
+    };
+    Response::of(200, &body)
+}

@@ -1,0 +1,45 @@
+//! Request bodies: JSON, whatever the Content-Type says.
+
+use serde::de::DeserializeOwned;
+
+use crate::domain::decode::decode;
+use crate::domain::json::{self, Json};
+use crate::service::Error;
+
+use super::message::Request;
+
+/// The body as a JSON object.
+pub(crate) fn object(request: &Request) -> Result<Json, Error> {
+    match json::parse(&request.body) {
+        Ok(object @ Json::Object(_)) => Ok(object),
+        Ok(_) => Err(Error::BadRequest("the body must be a JSON object".to_owned())),
+        Err(error) => Err(Error::BadRequest(format!("the body is not JSON: {error}"))),
+    }
+}
+
+/// The body as a typed request.
+pub(crate) fn typed<T: DeserializeOwned>(request: &Request) -> Result<T, Error> {
+    from_json(&object(request)?)
+}
+
+/// A parsed value as a typed request.
+pub(crate) fn from_json<T: DeserializeOwned>(value: &Json) -> Result<T, Error> {
+    decode(value).map_err(|error| Error::BadRequest(format!("the body does not fit: {error}")))
+}
+
+/// A text within its limits, in characters, and without control characters.
+pub(crate) fn checked(name: &str, text: &str, min: usize, max: usize) -> Result<(), Error> {
+    let characters = text.chars().count();
+    if !(min..=max).contains(&characters) {
+        return Err(Error::BadRequest(format!("{name} must have {min} to {max} characters")));
+    }
+    if text.chars().any(char::is_control) {
+        return Err(Error::BadRequest(format!("{name} must not have control characters")));
+    }
+    Ok(())
+}
+
+/// The same for a text that may be absent.
+pub(crate) fn checked_optional(name: &str, text: Option<&String>, max: usize) -> Result<(), Error> {
+    text.map_or(Ok(()), |text| checked(name, text, 0, max))
+}

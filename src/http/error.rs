@@ -1,0 +1,120 @@
+//! The one map from what went wrong to what the client sees.
+//!
+//! A client gets a stable reason and a message; causes go to the log, once, here.
+
+use serde_json::json;
+
+use crate::service::Error;
+
+use super::message::Response;
+
+/// Seconds after which a client may try again.
+const RETRY_AFTER_SECONDS: u64 = 5;
+
+/// The answer to a failed request.
+pub fn response(error: &Error) -> Response {
+    let message = error.to_string();
+    match error {
+        Error::BadRequest(_) => failure(400, &message),
+        Error::Invalid(_) => failure(422, &message),
+        Error::Unauthorized => failure(401, &message).with("WWW-Authenticate", "Bearer"),
+        Error::Forbidden(_) => failure(403, &message),
+        Error::NotFound(_) => failure(404, &message),
+        Error::AlreadyExists(_) => failure_of(409, "AlreadyExists", &message, None),
+        Error::Conflict { reason, .. } => failure_of(409, "Conflict", &message, Some(reason)),
+        Error::Busy(_) | Error::Stopping => failure(503, &message),
+        Error::NoRoom(_) => failure(507, &message),
+        Error::NotImplemented(_) => failure(501, &message),
+        Error::Store(cause) if cause.is_disk_full() => unavailable(error, "the disk is full", "disk_full"),
+        Error::Store(_) => unavailable(error, "the database failed", "database"),
+        Error::Backup(_) => internal(error, "the backup failed"),
+        Error::Entropy(_) => internal(error, "the system failed"),
+    }
+}
+
+fn unavailable(error: &Error, message: &str, reason: &str) -> Response {
+    log::error!("{error}");
+    failure_of(503, "ServiceUnavailable", &format!("{message}; nothing was recorded"), Some(reason))
+}
+
+fn internal(error: &Error, message: &str) -> Response {
+    log::error!("{error}");
+    failure(500, &format!("{message}: {error}"))
+}
+
+/// An answer of the common shape for a status.
+pub fn failure(status: u16, message: &str) -> Response {
+    failure_of(status, reason_of(status), message, None)
+}
+
+/// The common body for a status, for whoever answers before a request is read.
+pub fn failure_body(status: u16, message: &str) -> Vec<u8> {
+    failure(status, message).body
+}
+
+fn failure_of(status: u16, reason: &str, message: &str, detail: Option<&str>) -> Response {
+    let mut body = json!({
+        "kind": "Status",
+        "apiVersion": "v1",
+        "status": "Failure",
+        "message": message,
+        "reason": reason,
+        "code": status,
+    });
+    if let Some(detail) = detail {
+        body["details"] = json!({ "reason": detail });
+    }
+    let response = Response::of(status, &body);
+    if status == 503 {
+        return response.with("Retry-After", RETRY_AFTER_SECONDS.to_string());
+    }
+    response
+}
+
+fn reason_of(status: u16) -> &'static str {
+    match status {
+        400 => "BadRequest",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "NotFound",
+        405 => "MethodNotAllowed",
+        408 => "Timeout",
+        409 => "Conflict",
+        411 => "LengthRequired",
+        413 => "PayloadTooLarge",
+        414 => "UriTooLong",
+        417 => "ExpectationFailed",
+        422 => "Invalid",
+        429 => "TooManyRequests",
+        431 => "RequestHeaderFieldsTooLarge",
+        501 => "NotImplemented",
+        503 => "ServiceUnavailable",
+        505 => "HttpVersionNotSupported",
+        507 => "InsufficientStorage",
+        _ => "InternalError",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shape_is_the_contract_s() {
+        let body: serde_json::Value = serde_json::from_slice(&failure_body(503, "why")).expect("JSON");
+        assert_eq!(
+            body,
+            json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "why",
+                   "reason": "ServiceUnavailable", "code": 503})
+        );
+        assert!(failure(503, "why").headers.contains(&("Retry-After", "5".to_owned())));
+    }
+
+    #[test]
+    fn a_store_s_cause_is_not_told_to_the_client() {
+        let cause = crate::store::Error::Corrupt("table secret_name is malformed".to_owned());
+        let answer = response(&Error::Store(cause));
+        assert_eq!(answer.status, 503);
+        assert!(!String::from_utf8_lossy(&answer.body).contains("secret_name"));
+    }
+}

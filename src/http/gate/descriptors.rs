@@ -1,0 +1,87 @@
+//! How many connections the descriptor limit of this process allows.
+//!
+//! Running out of descriptors ends `tiny_http`'s accept thread for good, so the gate takes no
+//! more than leave it some. The invariant: connections, upstreams with both their ends, and
+//! refused connections that still linger fit beside what was open at the start and a reserve.
+
+use super::limits::{Limits, SHED_QUEUE};
+
+/// Where `/proc` cannot be read: the traditional soft limit.
+const FALLBACK_LIMIT: usize = 1024;
+/// Where `/proc` cannot be read: what a small server has open.
+const FALLBACK_OPEN: usize = 32;
+/// An upstream is one descriptor here, and two in `tiny_http`, which clones each socket.
+const PER_UPSTREAM: usize = 3;
+/// The gate's own: the listener's second handle and the spare.
+const OWN: usize = 4;
+
+/// The counts a gate runs with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) connections: usize,
+    pub(super) upstreams: usize,
+    pub(super) probe_upstreams: usize,
+    pub(super) shed_queue: usize,
+}
+
+/// Fits the configured counts into the process's own limit.
+pub(super) fn plan(limits: &Limits) -> Plan {
+    if !limits.fit_to_descriptors {
+        return Plan {
+            connections: limits.connections_max,
+            upstreams: limits.upstreams,
+            probe_upstreams: limits.probe_upstreams,
+            shed_queue: SHED_QUEUE,
+        };
+    }
+    fit(limits, soft_limit().unwrap_or(FALLBACK_LIMIT), open_now().unwrap_or(FALLBACK_OPEN))
+}
+
+fn fit(limits: &Limits, limit: usize, open: usize) -> Plan {
+    let spare = limits.spare_descriptors.min(limit / 8);
+    let free = limit.saturating_sub(open + spare + OWN);
+    let shed_queue = SHED_QUEUE.min(free / 16).max(1);
+    let free = free.saturating_sub(shed_queue);
+    // A sixth of what is left for the probe lane and a half for both lanes at most: in a
+    // tight process more connections than upstreams is still the right proportion.
+    let probe_upstreams = limits.probe_upstreams.min(free / 6 / PER_UPSTREAM).max(1);
+    let upstreams =
+        limits.upstreams.min((free / 2).saturating_sub(probe_upstreams * PER_UPSTREAM) / PER_UPSTREAM).max(1);
+    let free = free.saturating_sub((probe_upstreams + upstreams) * PER_UPSTREAM);
+    Plan { connections: limits.connections_max.min(free).max(1), upstreams, probe_upstreams, shed_queue }
+}
+
+fn soft_limit() -> Option<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    match line.split_whitespace().next()? {
+        "unlimited" => Some(usize::from(u16::MAX)),
+        number => number.parse().ok(),
+    }
+}
+
+fn open_now() -> Option<usize> {
+    Some(std::fs::read_dir("/proc/self/fd").ok()?.count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_plan_fits_the_descriptor_limit() {
+        for limit in [48, 64, 128, 256, 1024, 4096, 65_536] {
+            let plan = fit(&Limits::default(), limit, 12);
+            let lanes = (plan.upstreams + plan.probe_upstreams) * PER_UPSTREAM;
+            let all = 12 + OWN + lanes + plan.shed_queue + plan.connections;
+            assert!(all < limit, "{limit}: {plan:?} takes {all}");
+            assert!(plan.connections >= plan.upstreams, "{limit}: {plan:?}");
+        }
+    }
+
+    #[test]
+    fn a_roomy_process_gets_what_is_configured() {
+        let plan = fit(&Limits::default(), 20_000, 12);
+        assert_eq!((plan.connections, plan.upstreams, plan.probe_upstreams), (1024, 64, 4));
+    }
+}

@@ -1,0 +1,236 @@
+//! The open connections: how many, what each is doing, and which to close for room.
+//!
+//! Never reads or writes a request. One mutex owns the table; what a connection is doing is
+//! one atomic word of its own, so the hot path takes no lock. The invariant: a connection is
+//! evicted or shut only through a compare-and-swap out of a phase in which no complete
+//! request is held, so an admitted request is never cut for room.
+
+use std::collections::HashMap;
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::limits::BODY_EVICTABLE;
+
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Phase {
+    /// Between requests: no byte of the next one has been read.
+    Idle = 0,
+    /// A part of a request head has been read.
+    Head = 1,
+    /// The head is whole, the body is not.
+    Body = 2,
+    /// A whole request is being answered.
+    Busy = 3,
+    /// An early error answer was sent; what still comes is discarded.
+    Linger = 4,
+    /// Shut by the gate, for room or at the end.
+    Shut = 5,
+}
+
+/// One connection, as others see it.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) stream: TcpStream,
+    pub(super) peer: SocketAddr,
+    /// The phase in the low byte, the milliseconds since the registry's start above it.
+    word: AtomicU64,
+}
+
+impl Link {
+    fn phase_is(word: u64, phase: Phase) -> bool {
+        word & 0xff == phase as u64
+    }
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    links: HashMap<u64, Arc<Link>>,
+    next_id: u64,
+}
+
+/// The table of open connections.
+#[derive(Debug)]
+pub(super) struct Registry {
+    table: Mutex<Table>,
+    left: Condvar,
+    stopping: AtomicBool,
+    started: Instant,
+}
+
+impl Registry {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            table: Mutex::new(Table::default()),
+            left: Condvar::new(),
+            stopping: AtomicBool::new(false),
+            started: Instant::now(),
+        })
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.lock().links.len()
+    }
+
+    /// Enters a new connection; its slot leaves the table when dropped.
+    pub(super) fn enter(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) -> Slot {
+        let word = self.word(Phase::Idle);
+        let link = Arc::new(Link { stream, peer, word: AtomicU64::new(word) });
+        let mut table = self.lock();
+        let id = table.next_id;
+        table.next_id += 1;
+        table.links.insert(id, Arc::clone(&link));
+        Slot { registry: Arc::clone(self), id, link: Some(link), word }
+    }
+
+    /// Shuts the connection that has been longest without a whole request; whether there was
+    /// one. Those between requests, in a head or lingering go first, then slow bodies.
+    pub(super) fn evict_oldest(&self) -> bool {
+        let table = self.lock();
+        let waiting = [Phase::Idle, Phase::Head, Phase::Linger];
+        let old_body = self.millis().saturating_sub(millis_of(BODY_EVICTABLE));
+        self.evict(&table, |word| waiting.iter().any(|&p| Link::phase_is(word, p)))
+            || self.evict(&table, |word| Link::phase_is(word, Phase::Body) && word >> 8 <= old_body)
+    }
+
+    fn evict(&self, table: &Table, fits: impl Fn(u64) -> bool) -> bool {
+        let oldest = table
+            .links
+            .values()
+            .map(|link| (link.word.load(Ordering::SeqCst), link))
+            .filter(|(word, _)| fits(*word))
+            .min_by_key(|(word, _)| word >> 8);
+        oldest.is_some_and(|(word, link)| self.shut(link, word, Shutdown::Both))
+    }
+
+    /// Marks a connection shut if it still does what `word` says, then shuts its socket.
+    fn shut(&self, link: &Link, word: u64, how: Shutdown) -> bool {
+        let shut = self.word(Phase::Shut);
+        let won = link.word.compare_exchange(word, shut, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        if won {
+            shut_quietly(&link.stream, how);
+        }
+        won
+    }
+
+    /// Waits until fewer than `count` connections are open; false at the deadline.
+    pub(super) fn wait_below(&self, count: usize, deadline: Instant) -> bool {
+        let mut table = self.lock();
+        while table.links.len() >= count {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            table = self.wait(table, left);
+        }
+        true
+    }
+
+    /// Waits until some connection leaves, or for `at_most`.
+    pub(super) fn wait_for_change(&self, at_most: Duration) {
+        drop(self.wait(self.lock(), at_most));
+    }
+
+    /// Refuses new requests from now on and ends the connections that have none; how many
+    /// are left with one.
+    pub(super) fn stop(&self) -> usize {
+        self.stopping.store(true, Ordering::SeqCst);
+        let table = self.lock();
+        let mut busy = 0;
+        for link in table.links.values() {
+            let word = link.word.load(Ordering::SeqCst);
+            if Link::phase_is(word, Phase::Idle) || Link::phase_is(word, Phase::Head) {
+                // Reading only, and the phase stays: what has already arrived is still
+                // answered, then the end of the stream is seen.
+                shut_quietly(&link.stream, Shutdown::Read);
+            } else if Link::phase_is(word, Phase::Body) || Link::phase_is(word, Phase::Busy) {
+                busy += 1;
+            }
+        }
+        self.left.notify_all();
+        busy
+    }
+
+    /// Shuts whatever is still open; how many that were.
+    pub(super) fn cut_all(&self) -> usize {
+        let table = self.lock();
+        for link in table.links.values() {
+            link.word.store(self.word(Phase::Shut), Ordering::SeqCst);
+            shut_quietly(&link.stream, Shutdown::Both);
+        }
+        table.links.len()
+    }
+
+    fn word(&self, phase: Phase) -> u64 {
+        self.millis() << 8 | phase as u64
+    }
+
+    fn millis(&self) -> u64 {
+        millis_of(self.started.elapsed())
+    }
+
+    fn wait<'a>(&self, table: MutexGuard<'a, Table>, at_most: Duration) -> MutexGuard<'a, Table> {
+        self.left.wait_timeout(table, at_most).unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        // The table is whole after every statement, so a panic elsewhere cannot have torn it.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's own place in the table, owned by its thread.
+#[derive(Debug)]
+pub(super) struct Slot {
+    registry: Arc<Registry>,
+    id: u64,
+    link: Option<Arc<Link>>,
+    /// What this thread last wrote; another value in the link means that it was shut.
+    word: u64,
+}
+
+impl Slot {
+    pub(super) fn link(&self) -> Arc<Link> {
+        Arc::clone(self.link.as_ref().expect("only drop takes the link"))
+    }
+
+    /// Moves to another phase; false if the gate has shut the connection meanwhile.
+    pub(super) fn enter(&mut self, phase: Phase) -> bool {
+        let next = self.registry.word(phase);
+        let Some(link) = &self.link else { return false };
+        let moved = link.word.compare_exchange(self.word, next, Ordering::SeqCst, Ordering::SeqCst).is_ok();
+        if moved {
+            self.word = next;
+        }
+        moved
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        let mut table = self.registry.lock();
+        // Both handles go before the count is seen to fall, so the descriptor is free by then.
+        drop(self.link.take());
+        drop(table.links.remove(&self.id));
+        drop(table);
+        self.registry.left.notify_all();
+    }
+}
+
+/// Shutting a socket that the other side has reset fails, and then there is nothing to shut.
+pub(super) fn shut_quietly(stream: &TcpStream, how: Shutdown) {
+    if let Err(error) = stream.shutdown(how) {
+        log::trace!("gate: a socket was already gone: {error}");
+    }
+}
+
+fn millis_of(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

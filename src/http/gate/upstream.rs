@@ -1,0 +1,285 @@
+//! One lane of connections to the service, over its Unix socket.
+//!
+//! Never opens two at once and never lends one that has not answered: `tiny_http`'s task pool
+//! can lose a wake-up when connections arrive together, and a connection so lost accepts
+//! bytes for ever. Waiting is first come, first served. The invariant: a stream in `idle`
+//! is in step, with nothing sent and unanswered; a lease that is dropped instead of given
+//! back is replaced by a fresh connection, so one request's answer can never meet another.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::answer::parse_answer;
+use super::buffer::Buffer;
+use super::limits::{ANSWER_HEAD_BYTES_MAX, PROOF, REOPEN_WAIT, SMALL_BYTES, WRITE_GRANULE};
+
+/// A pool of proven connections.
+#[derive(Debug)]
+pub(super) struct Lane {
+    socket: PathBuf,
+    proof: String,
+    answer: Duration,
+    state: Mutex<State>,
+    wanted: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    idle: Vec<UnixStream>,
+    waiters: VecDeque<(u64, SyncSender<UnixStream>)>,
+    next_ticket: u64,
+    missing: usize,
+    replaced: u64,
+    closed: bool,
+}
+
+impl Lane {
+    /// Opens `count` connections and keeps that many; fails if the service does not answer
+    /// `GET target` on each within 5 s.
+    pub(super) fn open(
+        socket: PathBuf,
+        target: &str,
+        count: usize,
+        answer: Duration,
+    ) -> io::Result<Arc<Self>> {
+        let proof = format!("GET {target} HTTP/1.1\r\nHost: gate\r\nX-Gate-Proof: 1\r\n\r\n");
+        let state = Mutex::default();
+        let lane = Arc::new(Self { socket, proof, answer, state, wanted: Condvar::new() });
+        for _ in 0..count {
+            let stream = lane.open_proven()?;
+            lane.offer(stream);
+        }
+        let opener = Arc::clone(&lane);
+        std::thread::Builder::new()
+            .name("gate-opener".to_owned())
+            .spawn(move || opener.reopen_until_closed())?;
+        Ok(lane)
+    }
+
+    /// Takes a connection, waiting in line for at most `wait`.
+    pub(super) fn take(self: &Arc<Self>, wait: Duration) -> Option<Lease> {
+        let mut state = self.lock();
+        if state.closed {
+            return None;
+        }
+        // A free connection and somebody waiting never occur together: see `offer`.
+        if let Some(stream) = state.idle.pop() {
+            drop(state);
+            return Some(self.lease(stream));
+        }
+        let (sender, receiver) = sync_channel(1);
+        let ticket = state.next_ticket;
+        state.next_ticket += 1;
+        state.waiters.push_back((ticket, sender));
+        drop(state);
+        if let Ok(stream) = receiver.recv_timeout(wait) {
+            return Some(self.lease(stream));
+        }
+        // A stream may have been handed over between the timeout and here. It is ours exactly
+        // if the ticket is gone, because handing over happens under the lock.
+        let mut state = self.lock();
+        state.waiters.retain(|(waiting, _)| *waiting != ticket);
+        drop(state);
+        receiver.try_recv().ok().map(|stream| self.lease(stream))
+    }
+
+    /// Lends no more; those waiting get nothing, those lent are closed when they come back.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.idle.clear();
+        state.waiters.clear();
+        self.wanted.notify_all();
+    }
+
+    /// How many connections have been replaced so far.
+    pub(super) fn replaced(&self) -> u64 {
+        self.lock().replaced
+    }
+
+    fn lease(self: &Arc<Self>, stream: UnixStream) -> Lease {
+        Lease { lane: Arc::clone(self), stream: Some(stream) }
+    }
+
+    /// Hands a stream to the first in line, or keeps it.
+    fn offer(&self, mut stream: UnixStream) {
+        let mut state = self.lock();
+        if state.closed {
+            return;
+        }
+        while let Some((_, sender)) = state.waiters.pop_front() {
+            stream = match sender.try_send(stream) {
+                Ok(()) => return,
+                Err(TrySendError::Full(stream) | TrySendError::Disconnected(stream)) => stream,
+            };
+        }
+        state.idle.push(stream);
+    }
+
+    fn want_another(&self) {
+        let mut state = self.lock();
+        state.missing += 1;
+        state.replaced += 1;
+        self.wanted.notify_all();
+    }
+
+    fn reopen_until_closed(&self) {
+        let mut state = self.lock();
+        while !state.closed {
+            if state.missing == 0 {
+                state = self.wanted.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            drop(state);
+            let opened = self.open_proven();
+            state = match opened {
+                Ok(stream) => {
+                    self.offer(stream);
+                    let mut state = self.lock();
+                    state.missing -= 1;
+                    state
+                }
+                Err(error) => {
+                    log::warn!("gate: cannot reopen a connection to the service: {error}");
+                    let state = self.lock();
+                    self.wanted.wait_timeout(state, REOPEN_WAIT).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    fn open_proven(&self) -> io::Result<UnixStream> {
+        let mut stream = UnixStream::connect(&self.socket)?;
+        stream.set_read_timeout(Some(PROOF))?;
+        stream.set_write_timeout(Some(WRITE_GRANULE))?;
+        stream.write_all(self.proof.as_bytes())?;
+        read_proof(&mut stream)?;
+        stream.set_read_timeout(Some(self.answer))?;
+        Ok(stream)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Reads one whole small answer, whatever its status: that it came is the proof.
+fn read_proof(stream: &mut UnixStream) -> io::Result<()> {
+    let mut bytes = Vec::new();
+    let mut piece = vec![0; SMALL_BYTES];
+    let deadline = Instant::now() + PROOF;
+    while bytes.len() <= ANSWER_HEAD_BYTES_MAX && Instant::now() < deadline {
+        let count = stream.read(&mut piece)?;
+        if count == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        bytes.extend_from_slice(&piece[..count]);
+        match parse_answer(&bytes, false) {
+            Err(_) => return Err(io::ErrorKind::InvalidData.into()),
+            Ok(Some(head)) if (bytes.len() - head.bytes) as u64 >= head.body => return Ok(()),
+            Ok(_) => {}
+        }
+    }
+    Err(io::ErrorKind::TimedOut.into())
+}
+
+/// A connection lent for one request.
+#[derive(Debug)]
+pub(super) struct Lease {
+    lane: Arc<Lane>,
+    stream: Option<UnixStream>,
+}
+
+/// How far a request got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sent {
+    /// All of it was taken.
+    Whole,
+    /// The service began to answer first; the rest was not sent, so the connection is spent.
+    Early,
+}
+
+impl Lease {
+    /// Returns the connection, in step, to the next in line.
+    pub(super) fn give_back(mut self) {
+        if let Some(stream) = self.stream.take() {
+            self.lane.offer(stream);
+        }
+    }
+
+    /// Sends head and body. A service may answer a large body without reading it; were the
+    /// rest insisted on while its answer fills the other direction, both would wait for ever.
+    pub(super) fn send(
+        &self,
+        head: &[u8],
+        body: &[u8],
+        answer: &mut Buffer,
+        deadline: Instant,
+    ) -> io::Result<Sent> {
+        let mut stream = self.stream()?;
+        let mut parts = [IoSlice::new(head), IoSlice::new(body)];
+        let mut parts = &mut parts[..];
+        // Skips what is empty, so that an empty body does not end in a write of nothing.
+        IoSlice::advance_slices(&mut parts, 0);
+        while !parts.is_empty() {
+            match stream.write_vectored(parts) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => IoSlice::advance_slices(&mut parts, count),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(&error) => {
+                    if self.answered_early(answer)? {
+                        return Ok(Sent::Early);
+                    }
+                    if Instant::now() >= deadline {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Sent::Whole)
+    }
+
+    /// Reads more of the answer; 0 if the service closed the connection.
+    pub(super) fn read(&self, answer: &mut Buffer, most: usize) -> io::Result<usize> {
+        answer.fill(self.stream()?, most)
+    }
+
+    fn answered_early(&self, answer: &mut Buffer) -> io::Result<bool> {
+        let stream = self.stream()?;
+        answer.reserve(SMALL_BYTES);
+        stream.set_nonblocking(true)?;
+        let read = answer.fill(stream, SMALL_BYTES);
+        stream.set_nonblocking(false)?;
+        match read {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => Ok(true),
+            Err(error) if is_timeout(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn stream(&self) -> io::Result<&UnixStream> {
+        self.stream.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            // Closed first, so that the replacement does not need a descriptor more.
+            drop(stream);
+            self.lane.want_another();
+        }
+    }
+}
+
+/// A socket's timeout arrives as either kind (socket(7), `SO_RCVTIMEO`).
+pub(super) fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}

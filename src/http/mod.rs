@@ -1,0 +1,21 @@
+//! HTTP: from bytes on a socket to a service call and back.
+//!
+//! [`router`] is the table of routes; a handler file a resource decodes, calls the
+//! service, and responds. [`error`] is the one map from a service's error to a
+//! status. Only [`server`] names `tiny_http`.
+
+mod agents;
+pub mod auth;
+mod authorize;
+mod backups;
+mod body;
+mod decisions;
+pub mod error;
+pub mod gate;
+mod health;
+pub mod message;
+mod query;
+mod receipts;
+pub mod router;
+pub mod server;
+mod tools;

@@ -1,0 +1,107 @@
+//! Query strings: decoded, and never silently ignored where a value is meant to filter.
+
+use crate::domain::identifier::percent_decode;
+use crate::domain::time::Timestamp;
+use crate::service::{Error, Page};
+
+/// The decoded parameters.
+#[derive(Debug)]
+pub(crate) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Decodes `name=value&…`; `+` is a space.
+    pub(crate) fn parse(text: &str) -> Result<Self, Error> {
+        let decode = |part: &str| {
+            percent_decode(part, true)
+                .ok_or_else(|| Error::BadRequest(format!("the query has a malformed escape: {part:?}")))
+        };
+        let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            Ok((decode(name)?, decode(value)?))
+        });
+        Ok(Query(pairs.collect::<Result<_, Error>>()?))
+    }
+
+    /// A parameter; an empty one counts as not given, one given twice is refused.
+    pub(crate) fn get(&self, name: &str) -> Result<Option<&str>, Error> {
+        let mut values = self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let first = values.next();
+        if values.next().is_some() {
+            return Err(Error::BadRequest(format!("{name} is given twice")));
+        }
+        Ok(first.filter(|value| !value.is_empty()))
+    }
+
+    /// The same, owned.
+    pub(crate) fn text(&self, name: &str) -> Result<Option<String>, Error> {
+        Ok(self.get(name)?.map(str::to_owned))
+    }
+
+    /// A parameter that `parse` must understand.
+    pub(crate) fn parsed<T>(
+        &self,
+        name: &str,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, Error> {
+        let Some(value) = self.get(name)? else { return Ok(None) };
+        let parsed = parse(value);
+        parsed.map(Some).ok_or_else(|| Error::BadRequest(format!("{name}={value:?}: expected {expected}")))
+    }
+
+    /// An RFC 3339 time.
+    pub(crate) fn time(&self, name: &str) -> Result<Option<Timestamp>, Error> {
+        self.parsed(name, "a time as RFC 3339 has it", Timestamp::parse)
+    }
+
+    /// `limit` and `offset` as the contract clamps them.
+    pub(crate) fn page(&self) -> Result<Page, Error> {
+        let number = |name| Ok::<_, Error>(self.get(name)?.map(str::parse::<i64>));
+        let limit = match number("limit")? {
+            Some(Ok(limit)) => limit.clamp(1, i64::from(Page::LIMIT_MAX)),
+            Some(Err(_)) | None => i64::from(Page::LIMIT_DEFAULT),
+        };
+        let offset = match number("offset")? {
+            Some(Ok(offset)) => offset.clamp(0, i64::from(u32::MAX)),
+            Some(Err(_)) | None => 0,
+        };
+        Ok(Page {
+            limit: u32::try_from(limit).unwrap_or(Page::LIMIT_MAX),
+            offset: u32::try_from(offset).unwrap_or(u32::MAX),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_clamped_as_the_contract_says() {
+        for (query, limit, offset) in [
+            ("", 50, 0),
+            ("limit=10&offset=5", 10, 5),
+            ("limit=0", 1, 0),
+            ("limit=-3&offset=-3", 1, 0),
+            ("limit=9999", 200, 0),
+            ("limit=x&offset=x", 50, 0),
+            ("limit=&offset=99999999999", 50, u32::MAX),
+        ] {
+            let page = Query::parse(query).and_then(|query| query.page()).expect(query);
+            assert_eq!((page.limit, page.offset), (limit, offset), "{query}");
+        }
+    }
+
+    #[test]
+    fn values_are_decoded_and_unreadable_ones_refused() {
+        let query = Query::parse("from=2099-01-01T00%3A00%3A00%2B01%3A00&q=a+b").expect("decodes");
+        assert_eq!(
+            query.time("from").expect("a time").map(|at| at.to_string()).as_deref(),
+            Some("2098-12-31T23:00:00.000000Z")
+        );
+        assert_eq!(query.get("q").expect("once"), Some("a b"));
+        assert!(Query::parse("q=%zz").is_err());
+        assert!(Query::parse("from=yesterday").expect("decodes").time("from").is_err());
+        assert!(Query::parse("q=1&q=2").expect("decodes").get("q").is_err());
+    }
+}

@@ -1,0 +1,174 @@
+//! The table of routes.
+//!
+//! Order of checks: path (404), method (405), caller (401, 403), a stated body
+//! where one is needed (411); then the handler.
+
+use crate::domain::identifier::percent_decode;
+use crate::service::{Error, Gateway};
+
+use super::auth::{self, Caller};
+use super::error;
+use super::message::{Request, Response};
+use super::{agents, authorize, backups, decisions, health, receipts, tools};
+
+/// Who may use a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// No credential.
+    Anyone,
+    /// The operator's token.
+    Operator,
+    /// An agent's token.
+    Agent,
+}
+
+/// What a handler gets.
+#[derive(Debug)]
+pub(crate) struct Call<'a> {
+    pub(crate) gateway: &'a Gateway,
+    pub(crate) request: &'a Request,
+    pub(crate) caller: Caller,
+    /// The decoded segment that stood for `{id}`.
+    pub(crate) id: String,
+}
+
+type Handler = fn(&Call<'_>) -> Result<Response, Error>;
+
+/// Whether a route's body may be left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Body {
+    Needed,
+    Optional,
+}
+
+struct Route(&'static str, &'static str, Access, Body, Handler);
+
+const ROUTES: &[Route] = {
+    use Access::{Agent, Anyone, Operator};
+    use Body::{Needed, Optional};
+    &[
+        Route("POST", "/v1/authorize", Agent, Needed, authorize::authorize),
+        Route("POST", "/v1/agents/register", Operator, Needed, agents::register),
+        Route("GET", "/v1/agents", Operator, Optional, agents::list),
+        Route("GET", "/v1/agents/{id}", Operator, Optional, agents::get),
+        Route("POST", "/v1/tools", Operator, Needed, tools::register),
+        Route("GET", "/v1/tools", Operator, Optional, tools::list),
+        Route("GET", "/v1/decisions", Operator, Optional, decisions::list),
+        Route("GET", "/v1/decisions/{id}", Operator, Optional, decisions::get),
+        Route("GET", "/v1/receipts", Operator, Optional, receipts::list),
+        Route("GET", "/v1/receipts/chain-head", Operator, Optional, receipts::chain_head),
+        Route("POST", "/v1/receipts/verify-chain", Operator, Needed, receipts::verify_chain),
+        Route("POST", "/v1/receipts/verify-range", Operator, Optional, receipts::verify_range),
+        Route("GET", "/v1/receipts/{id}", Operator, Optional, receipts::get),
+        Route("GET", "/v1/receipts/{id}/verify", Operator, Optional, receipts::verify),
+        Route("POST", "/v1/admin/backup", Operator, Needed, backups::create),
+        Route("GET", "/health", Anyone, Optional, health::health),
+        Route("GET", "/readyz", Anyone, Optional, health::readyz),
+        Route("GET", "/livez", Anyone, Optional, health::livez),
+        Route("GET", "/startupz", Anyone, Optional, health::startupz),
+    ]
+};
+
+/// Paths that are answered on a lane of their own, however busy the rest is.
+pub fn is_probe(path: &str) -> bool {
+    matches!(path, "/health" | "/readyz" | "/livez" | "/startupz")
+}
+
+/// Answers a request.
+pub fn respond(gateway: &Gateway, request: &Request) -> Response {
+    match route(request).and_then(|(route, id)| dispatch(gateway, request, route, id)) {
+        Ok(response) => response,
+        Err(Refused::Service(refused)) => error::response(&refused),
+        Err(Refused::Method(allowed)) => {
+            error::failure(405, "this path does not take this method").with("Allow", allowed)
+        }
+        Err(Refused::NoLength) => error::failure(411, "a body with a Content-Length is needed"),
+    }
+}
+
+enum Refused {
+    Service(Error),
+    Method(String),
+    NoLength,
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Refused::Service(error)
+    }
+}
+
+fn dispatch(gateway: &Gateway, request: &Request, route: &Route, id: &str) -> Result<Response, Refused> {
+    let Route(_, _, access, body, handler) = route;
+    let caller = auth::authenticate(gateway, request, *access)?;
+    if *body == Body::Needed && !request.framed {
+        return Err(Refused::NoLength);
+    }
+    let id = percent_decode(id, false)
+        .ok_or_else(|| Error::BadRequest("the path has a malformed escape".to_owned()))?;
+    Ok(handler(&Call { gateway, request, caller, id })?)
+}
+
+/// The route of a request: literal segments come before `{id}` in the table.
+fn route(request: &Request) -> Result<(&'static Route, &str), Refused> {
+    // A HEAD is a GET whose body the server leaves out.
+    let method = if request.method == "HEAD" { "GET" } else { &request.method };
+    let mut allowed: Vec<&str> = Vec::new();
+    let mut literal = None;
+    for route in ROUTES {
+        let Some(id) = matches(route.1, &request.path) else { continue };
+        // `/v1/receipts/chain-head` is that path alone, not also a receipt's id.
+        if literal.is_some_and(|path| path != route.1) {
+            continue;
+        }
+        if route.0 == method {
+            return Ok((route, id));
+        }
+        if id.is_empty() {
+            literal = Some(route.1);
+        }
+        allowed.push(route.0);
+        if route.0 == "GET" {
+            allowed.push("HEAD");
+        }
+    }
+    if allowed.is_empty() {
+        return Err(Error::NotFound("there is no such path".to_owned()).into());
+    }
+    Err(Refused::Method(allowed.join(", ")))
+}
+
+/// Whether a path has a pattern's segments, and what stands for `{id}`.
+fn matches<'a>(pattern: &str, path: &'a str) -> Option<&'a str> {
+    let (mut pattern, mut path) = (pattern.split('/'), path.split('/'));
+    let mut id = "";
+    loop {
+        match (pattern.next(), path.next()) {
+            (None, None) => return Some(id),
+            (Some("{id}"), Some(segment)) if !segment.is_empty() => id = segment,
+            (Some(expected), Some(segment)) if expected == segment => {}
+            _ => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_matches_whole_segments() {
+        assert_eq!(matches("/v1/agents/{id}", "/v1/agents/a%20b"), Some("a%20b"));
+        assert_eq!(matches("/v1/agents", "/v1/agents"), Some(""));
+        for path in ["/v1/agents/", "/v1/agents/a/b", "/v1/agent", "v1/agents/a", "/v1/agents/a/"] {
+            assert_eq!(matches("/v1/agents/{id}", path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn everything_but_the_probes_needs_a_credential() {
+        for Route(_, path, access, _, _) in ROUTES {
+            assert_eq!(*access == Access::Anyone, is_probe(path), "{path}");
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! The server: two lanes of `tiny_http` workers behind the [`gate`](super::gate).
+//!
+//! The gate owns the public listener and hands over whole, bounded requests on Unix
+//! sockets. Probes have a lane and workers of their own, so that health answers while
+//! every other worker is busy. The only file that names `tiny_http`.
+
+use std::fs;
+use std::io::{self, Cursor};
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use tiny_http::{Header, Request as TinyRequest, Response as TinyResponse};
+
+use crate::entropy;
+use crate::service::Gateway;
+use crate::store::files;
+
+use super::auth::bearer;
+use super::error;
+use super::gate::{Gate, GateConfig, Limits, ShutdownReport};
+use super::message::{Request, Response};
+use super::router;
+
+/// Workers of the lane for probes.
+const PROBE_WORKERS: usize = 2;
+/// Longest path of a Unix socket that every system takes, in bytes.
+const SOCKET_PATH_BYTES_MAX: usize = 100;
+/// A backup or a verification answers when it is done, however long it takes.
+const ANSWER_MAX: Duration = Duration::from_secs(6 * 3600);
+/// Characters of a path that are logged.
+const LOGGED_PATH_CHARS: usize = 200;
+
+/// What the server is started with.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerConfig<'a> {
+    /// How many requests are worked on at a time.
+    pub workers: usize,
+    /// Largest request body.
+    pub body_bytes_max: usize,
+    /// Where to make the folder of the lanes' sockets.
+    pub sockets: &'a Path,
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    gate: Gate,
+    lanes: [Lane; 2],
+    sockets: SocketFolder,
+}
+
+impl Server {
+    /// Starts to answer on `listener`.
+    pub fn start(
+        gateway: &Arc<Gateway>,
+        listener: TcpListener,
+        config: ServerConfig<'_>,
+    ) -> io::Result<Self> {
+        let sockets = SocketFolder::create(config.sockets)?;
+        let names = Arc::new(RequestNames::new()?);
+        let lane = |socket: &str, workers| Lane::start(&sockets.0.join(socket), workers, gateway, &names);
+        let lanes = [lane("main", config.workers)?, lane("probes", PROBE_WORKERS)?];
+        let limits =
+            Limits { body_bytes_max: config.body_bytes_max, answer: ANSWER_MAX, ..Limits::default() };
+        let gate = Gate::start(
+            listener,
+            GateConfig {
+                socket: sockets.0.join("main"),
+                probe_socket: sockets.0.join("probes"),
+                is_probe: |_, path| router::is_probe(path),
+                proof_target: "/livez".to_owned(),
+                render_error: error::failure_body,
+                limits,
+            },
+        )?;
+        Ok(Server { gate, lanes, sockets })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.gate.local_addr()
+    }
+
+    /// Stops accepting, finishes what is in flight until the deadline, and stops the workers.
+    pub fn shutdown(self, deadline: Instant) -> ShutdownReport {
+        let report = self.gate.shutdown(deadline);
+        for lane in self.lanes {
+            lane.stop(deadline);
+        }
+        drop(self.sockets);
+        report
+    }
+}
+
+/// A private folder for the lanes' sockets, removed when it is dropped.
+#[derive(Debug)]
+struct SocketFolder(PathBuf);
+
+impl SocketFolder {
+    /// At the wanted place; where the path would be too long for a socket, or the
+    /// file system has none, in the system's folder for temporary files.
+    fn create(wanted: &Path) -> io::Result<Self> {
+        let wanted = std::path::absolute(wanted)?;
+        if wanted.as_os_str().len() + "/probes".len() <= SOCKET_PATH_BYTES_MAX {
+            if wanted.exists() {
+                // The sockets of a gateway that was killed; its lock is ours now.
+                fs::remove_dir_all(&wanted)?;
+            }
+            files::create_private_folder(&wanted)?;
+            let folder = SocketFolder(wanted);
+            let trial = folder.0.join("trial");
+            if UnixListener::bind(&trial).and_then(|_| fs::remove_file(&trial)).is_ok() {
+                return Ok(folder);
+            }
+        }
+        let other = std::env::temp_dir().join(format!("aegis-gateway-{}", entropy::hex::<8>()?));
+        files::create_private_folder(&other)?;
+        Ok(SocketFolder(other))
+    }
+}
+
+impl Drop for SocketFolder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            log::warn!("cannot remove {}: {error}", self.0.display());
+        }
+    }
+}
+
+/// A `tiny_http` server on one socket, and its workers.
+struct Lane {
+    server: Arc<tiny_http::Server>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lane").field("workers", &self.workers.len()).finish_non_exhaustive()
+    }
+}
+
+impl Lane {
+    fn start(
+        socket: &Path,
+        workers: usize,
+        gateway: &Arc<Gateway>,
+        names: &Arc<RequestNames>,
+    ) -> io::Result<Self> {
+        let listener = tiny_http::Listener::Unix(UnixListener::bind(socket)?);
+        let server = Arc::new(tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?);
+        let worker = |number| {
+            let (server, gateway, names) = (Arc::clone(&server), Arc::clone(gateway), Arc::clone(names));
+            thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || work(&server, &gateway, &names))
+        };
+        let workers = (0..workers).map(worker).collect::<io::Result<_>>()?;
+        Ok(Lane { server, workers })
+    }
+
+    /// Each `unblock` wakes one worker. One that is stuck in a system call past the
+    /// deadline is left behind; the process ends anyway.
+    fn stop(self, deadline: Instant) {
+        for _ in &self.workers {
+            self.server.unblock();
+        }
+        for worker in self.workers {
+            if !ends_by(&worker, deadline) {
+                log::warn!("a worker is still busy and is left behind");
+            } else if worker.join().is_err() {
+                log::error!("a worker had panicked");
+            }
+        }
+    }
+}
+
+/// Waits for a thread's end, looking more and more rarely.
+fn ends_by(worker: &JoinHandle<()>, deadline: Instant) -> bool {
+    let mut pause = Duration::from_micros(100);
+    while !worker.is_finished() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::park_timeout(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
+    }
+    true
+}
+
+/// Names for requests that came without one: unique over runs by chance, within a
+/// run by counting.
+#[derive(Debug)]
+struct RequestNames {
+    run: String,
+    count: AtomicU64,
+}
+
+impl RequestNames {
+    fn new() -> io::Result<Self> {
+        Ok(RequestNames { run: entropy::hex::<4>()?, count: AtomicU64::new(1) })
+    }
+
+    /// The client's own name if it is harmless in a log line, else a new one.
+    fn name(&self, given: Option<&str>) -> String {
+        let harmless = |text: &&str| {
+            (1..=64).contains(&text.len())
+                && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        };
+        match given.filter(harmless) {
+            Some(given) => given.to_owned(),
+            None => format!("{}-{}", self.run, self.count.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+}
+
+fn work(server: &tiny_http::Server, gateway: &Gateway, names: &RequestNames) {
+    while let Ok(request) = server.recv() {
+        serve(request, gateway, names);
+    }
+}
+
+fn serve(mut tiny: TinyRequest, gateway: &Gateway, names: &RequestNames) {
+    let received = Instant::now();
+    let name = names.name(header(&tiny, "X-Request-ID").as_deref());
+    let proof = header(&tiny, "X-Gate-Proof").is_some();
+    let method = tiny.method().as_str().to_owned();
+    let path = tiny.url().split(['?', '#']).next().unwrap_or_default().to_owned();
+    let answered = catch_unwind(AssertUnwindSafe(|| match read(&mut tiny, received) {
+        Ok(request) => router::respond(gateway, &request),
+        Err(error) => error::failure(400, &format!("cannot read the body: {error}")),
+    }));
+    let response = answered.unwrap_or_else(|_| {
+        log::error!("{method} {} panicked, request {name}", loggable(&path));
+        error::failure(500, "the handler panicked; nothing was recorded by it")
+    });
+    let status = response.status;
+    if let Err(error) = tiny.respond(tiny_response(response, &name)) {
+        log::debug!("request {name}: the answer was not taken: {error}");
+    }
+    if !proof {
+        let millis = received.elapsed().as_secs_f64() * 1000.0;
+        log::info!("{method} {} {status} {millis:.1} ms {name}", loggable(&path));
+    }
+}
+
+fn read(tiny: &mut TinyRequest, received: Instant) -> io::Result<Request> {
+    let mut body = Vec::with_capacity(tiny.body_length().unwrap_or(0));
+    tiny.as_reader().read_to_end(&mut body)?;
+    let (path, query) = tiny.url().split_once('?').unwrap_or((tiny.url(), ""));
+    Ok(Request {
+        method: tiny.method().as_str().to_owned(),
+        path: path.to_owned(),
+        query: query.to_owned(),
+        bearer: header(tiny, "Authorization").as_deref().and_then(bearer),
+        framed: tiny.body_length().is_some(),
+        signed: header(tiny, "X-Aegis-Request-Signature").is_some(),
+        body,
+        received,
+    })
+}
+
+fn header(tiny: &TinyRequest, name: &'static str) -> Option<String> {
+    tiny.headers()
+        .iter()
+        .find(|header| header.field.equiv(name))
+        .map(|header| header.value.as_str().to_owned())
+}
+
+fn tiny_response(response: Response, name: &str) -> TinyResponse<Cursor<Vec<u8>>> {
+    let mut tiny = TinyResponse::from_data(response.body)
+        .with_status_code(response.status)
+        .with_chunked_threshold(usize::MAX);
+    let headers =
+        [("Content-Type", "application/json"), ("X-Request-ID", name), ("Cache-Control", "no-store")];
+    let own = response.headers.iter().map(|(name, value)| (*name, value.as_str()));
+    for (name, value) in headers.into_iter().chain(own) {
+        match Header::from_bytes(name, value) {
+            Ok(header) => tiny.add_header(header),
+            Err(()) => log::error!("the header {name} cannot be sent"),
+        }
+    }
+    tiny
+}
+
+/// A path as it may stand in a log line.
+fn loggable(path: &str) -> String {
+    path.chars().take(LOGGED_PATH_CHARS).flat_map(char::escape_default).collect()
+}

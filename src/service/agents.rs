@@ -1,0 +1,80 @@
+//! Registering agents, and knowing them by their token.
+
+use crate::domain::agent::{Agent, AgentStatus, Registration, TOKEN_PREFIX};
+use crate::domain::canon::Hash;
+use crate::entropy;
+use crate::store::agents;
+use crate::store::decisions;
+
+use super::{Error, Gateway, Page};
+
+/// An agent and its token, which is shown this once.
+#[derive(Debug, Clone)]
+pub struct Registered {
+    /// UUID.
+    pub id: String,
+    /// Name, as the operator gave it.
+    pub agent_key: String,
+    /// The token. Nobody can read it again: its SHA-256 alone is kept.
+    pub agent_token: String,
+    /// Whether the agent is new.
+    pub created: bool,
+}
+
+/// Registers an agent. A name that is known already gets a new token, and the old
+/// one is dead at once; nothing else of it changes.
+pub fn register(gateway: &Gateway, registration: Registration) -> Result<Registered, Error> {
+    let agent_token = format!("{TOKEN_PREFIX}{}", entropy::hex::<16>().map_err(Error::Entropy)?);
+    let new_id = entropy::uuid(registration.at).map_err(Error::Entropy)?;
+    let token = Hash::of(agent_token.as_bytes());
+    let agent_key = registration.agent_key.clone();
+    let (id, created) = gateway.store.write(move |tx| -> Result<_, Error> {
+        match agents::find_by_key(tx.connection(), &registration.agent_key)? {
+            Some(known) => {
+                agents::set_token(tx, &known.id, token, registration.at)?;
+                Ok((known.id, false))
+            }
+            None => {
+                agents::insert(tx, &new_id, &registration, token)?;
+                Ok((new_id, true))
+            }
+        }
+    })?;
+    Ok(Registered { id, agent_key, agent_token, created })
+}
+
+/// The agent whose token this is; revoked and deleted ones too, which may not act.
+pub fn find_by_token(gateway: &Gateway, token: &str) -> Result<Option<Agent>, Error> {
+    let token = Hash::of(token.as_bytes());
+    gateway.store.read(|connection| Ok(agents::find_by_token(connection, token)?))
+}
+
+/// An agent and when it last asked.
+pub type Seen = (Agent, Option<String>);
+
+/// Agents, newest first.
+pub fn list(gateway: &Gateway, status: Option<AgentStatus>, page: Page) -> Result<Vec<Seen>, Error> {
+    gateway.store.read(|connection| {
+        let agents = agents::list(connection, status, page.limit, page.offset)?;
+        let with_last = |agent: Agent| {
+            let seen = decisions::last_of_agent(connection, &agent.id)?;
+            Ok((agent, seen))
+        };
+        agents.into_iter().map(with_last).collect()
+    })
+}
+
+/// One agent, by its id or else by its key. A deleted one is not found.
+pub fn get(gateway: &Gateway, id_or_key: &str) -> Result<Seen, Error> {
+    gateway.store.read(|connection| {
+        let found = match agents::find(connection, id_or_key)? {
+            Some(agent) => Some(agent),
+            None => agents::find_by_key(connection, id_or_key)?,
+        };
+        let agent = found
+            .filter(|agent| agent.status != AgentStatus::Deleted)
+            .ok_or_else(|| Error::NotFound("there is no such agent".to_owned()))?;
+        let seen = decisions::last_of_agent(connection, &agent.id)?;
+        Ok((agent, seen))
+    })
+}

@@ -1,0 +1,316 @@
+//! The heart: may this agent make this call?
+//!
+//! In one write transaction: who asks, was it asked before, what is known, the
+//! decision, its receipt, and the approval that it may need. The answer goes out
+//! when all of it is on disk.
+
+use std::time::Instant;
+
+use crate::domain::action::{self, ToolCall};
+use crate::domain::agent::{Agent, AgentStatus};
+use crate::domain::approval::{self, NewApproval, STATUS_CREATED};
+use crate::domain::canon::Hash;
+use crate::domain::decision::{Decision, Facts, Verdict, decide};
+use crate::domain::identifier::normalize;
+use crate::domain::policy::{BUILTIN, BUILTIN_VERSION, Outcome};
+use crate::domain::time::Timestamp;
+use crate::domain::tool::Risk;
+use crate::domain::trust::less_trusted;
+use crate::entropy;
+use crate::store::receipts::{Appended, Entry};
+use crate::store::{Tx, agents, approvals, decisions, receipts, tools};
+
+use super::{Error, Gateway};
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// The call.
+    pub call: ToolCall,
+    /// The agent's id or key as the caller states it; must be the token's.
+    pub agent: Option<String>,
+    /// Where it would run; the agent's registered environment if not given.
+    pub environment: Option<String>,
+    /// The source's trust.
+    pub source_trust: String,
+    /// The trust of the hop where the request began.
+    pub root_trust: Option<String>,
+    /// On whose behalf.
+    pub user_id: Option<String>,
+    /// The caller's run.
+    pub run_id: Option<String>,
+    /// The caller's trace.
+    pub trace_id: Option<String>,
+    /// The run that started this run.
+    pub parent_run_id: Option<String>,
+    /// The caller's name for this request.
+    pub request_id: Option<String>,
+    /// Decide and record nothing.
+    pub dry_run: bool,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Authorization {
+    /// The decision, recorded unless it was a dry run.
+    pub decision: Decision,
+    /// Risk of the action as a word.
+    pub risk_level: Risk,
+    /// What to leave out, for `redact`.
+    pub redacted_fields: Vec<String>,
+    /// What to wait for, for `require_approval`.
+    pub approval: Option<approvals::Approval>,
+    /// Its receipt; none for a dry run and for the answer to a repeated request.
+    pub receipt: Option<Appended>,
+    /// Whether nothing was recorded.
+    pub dry_run: bool,
+}
+
+/// Ids that an answer may need, drawn before the transaction.
+struct Ids {
+    decision: String,
+    approval: String,
+    receipt: String,
+}
+
+/// What is known before the transaction begins.
+struct Prepared {
+    request: Request,
+    token: Hash,
+    canonical_call: Vec<u8>,
+    action_hash: Hash,
+    tool_key: String,
+    action_key: String,
+    received: Instant,
+    ids: Ids,
+}
+
+/// Decides `request` for the agent whose token hashes to `token`.
+pub fn authorize(
+    gateway: &Gateway,
+    token: Hash,
+    request: Request,
+    received: Instant,
+) -> Result<Authorization, Error> {
+    let now = gateway.now();
+    let canonical_call = request.call.canonical();
+    let prepared = Prepared {
+        action_hash: action::hash(&canonical_call),
+        canonical_call,
+        tool_key: normalize(&request.call.tool),
+        action_key: normalize(&request.call.action),
+        ids: Ids {
+            decision: entropy::uuid(now).map_err(Error::Entropy)?,
+            approval: entropy::uuid(now).map_err(Error::Entropy)?,
+            receipt: entropy::hex::<8>().map_err(Error::Entropy)?,
+        },
+        token,
+        request,
+        received,
+    };
+    if prepared.request.dry_run {
+        return gateway.store.read(|connection| prepared.answer_dry_run(connection, now));
+    }
+    gateway.store.write(move |tx| prepared.answer(tx, now))
+}
+
+impl Prepared {
+    fn answer(self, tx: &mut Tx<'_>, now: Timestamp) -> Result<Authorization, Error> {
+        let agent = self.find_agent(tx.connection())?;
+        if agent.status == AgentStatus::Active
+            && let Some(prior) = self.find_prior(tx, &agent)?
+        {
+            return replay(tx, prior);
+        }
+        let verdict = self.decide(tx.connection(), &agent)?;
+        let at = receipts::next_time(tx, now)?;
+        let decision = self.record_of(&agent, &verdict, at);
+        let receipt = append_receipt(tx, &decision, &self.ids.receipt)?;
+        decisions::insert(tx, receipt.seq, &decision)?;
+        let approval = self.ask_for_approval(tx, &verdict, &decision)?;
+        Ok(authorization(decision, verdict, approval, Some(receipt), false))
+    }
+
+    fn answer_dry_run(
+        &self,
+        connection: &rusqlite::Connection,
+        now: Timestamp,
+    ) -> Result<Authorization, Error> {
+        let agent = self.find_agent(connection)?;
+        let verdict = self.decide(connection, &agent)?;
+        let decision = self.record_of(&agent, &verdict, now);
+        Ok(authorization(decision, verdict, None, None, true))
+    }
+
+    /// Looked up again inside the transaction: a token that was rotated, or an agent
+    /// that was frozen since the request came in, counts.
+    fn find_agent(&self, connection: &rusqlite::Connection) -> Result<Agent, Error> {
+        let agent = agents::find_by_token(connection, self.token)?.ok_or(Error::Unauthorized)?;
+        if matches!(agent.status, AgentStatus::Quarantined | AgentStatus::Deleted) {
+            return Err(Error::Unauthorized);
+        }
+        match &self.request.agent {
+            Some(stated) if *stated != agent.agent_key && *stated != agent.id => {
+                Err(Error::Forbidden("agent.id is not the agent of this token".to_owned()))
+            }
+            _ => Ok(agent),
+        }
+    }
+
+    /// The decision that answered the same request before. The same name for
+    /// another call is a conflict: the earlier answer must not serve for it.
+    fn find_prior(&self, tx: &Tx<'_>, agent: &Agent) -> Result<Option<Decision>, Error> {
+        let Some(request_id) = &self.request.request_id else { return Ok(None) };
+        let Some(prior) = decisions::find_by_request(tx.connection(), &agent.id, request_id)? else {
+            return Ok(None);
+        };
+        let same = prior.action_hash == self.action_hash
+            && prior.source_trust == self.request.source_trust
+            && prior.root_trust_level == self.effective_trust()
+            && prior.environment == self.environment(agent);
+        if same {
+            return Ok(Some(prior));
+        }
+        Err(Error::Conflict {
+            message: "this request_id was used for another call".to_owned(),
+            reason: "request_id_reused",
+        })
+    }
+
+    fn decide(&self, connection: &rusqlite::Connection, agent: &Agent) -> Result<Verdict, Error> {
+        let registered = tools::find_action(connection, &self.tool_key, &self.action_key)?;
+        let facts = Facts {
+            agent,
+            registered: registered.as_ref(),
+            environment: self.environment(agent),
+            effective_trust: self.effective_trust(),
+            tool_key: &self.tool_key,
+            action_key: &self.action_key,
+        };
+        Ok(decide(&self.request.call, &facts))
+    }
+
+    fn effective_trust(&self) -> &str {
+        less_trusted(&self.request.source_trust, self.request.root_trust.as_deref())
+    }
+
+    fn environment<'a>(&'a self, agent: &'a Agent) -> &'a str {
+        self.request.environment.as_deref().unwrap_or(&agent.environment)
+    }
+
+    fn record_of(&self, agent: &Agent, verdict: &Verdict, at: Timestamp) -> Decision {
+        let request = &self.request;
+        let call = &request.call;
+        Decision {
+            id: self.ids.decision.clone(),
+            agent_id: agent.id.clone(),
+            user_id: request.user_id.clone(),
+            run_id: request.run_id.clone(),
+            trace_id: request.trace_id.clone(),
+            parent_run_id: request.parent_run_id.clone(),
+            tool: call.tool.clone(),
+            action: call.action.clone(),
+            resource: call.resource.clone(),
+            mutates_state: verdict.mutating,
+            environment: self.environment(agent).to_owned(),
+            source_trust: request.source_trust.clone(),
+            root_trust_level: self.effective_trust().to_owned(),
+            outcome: verdict.outcome,
+            reason: verdict.reason.clone(),
+            matched_policy_ids: verdict.matched_policies.join(","),
+            policy_version: BUILTIN_VERSION.to_owned(),
+            risk_score: verdict.risk_score,
+            composite_risk_score: verdict.composite_risk_score,
+            // An agent that may not act leaves its request's name to be used again.
+            request_id: request.request_id.clone().filter(|_| agent.status == AgentStatus::Active),
+            action_hash: self.action_hash,
+            latency_ms: i64::try_from(self.received.elapsed().as_millis()).unwrap_or(i64::MAX),
+            created_at: at,
+        }
+    }
+
+    fn ask_for_approval(
+        &self,
+        tx: &Tx<'_>,
+        verdict: &Verdict,
+        decision: &Decision,
+    ) -> Result<Option<approvals::Approval>, Error> {
+        let Some(approver_group) = verdict.approver_group.clone() else { return Ok(None) };
+        let approval = NewApproval {
+            id: self.ids.approval.clone(),
+            decision_id: decision.id.clone(),
+            agent_id: decision.agent_id.clone(),
+            action_hash: self.action_hash,
+            tool_call: self.canonical_call.clone(),
+            approver_group,
+            created_at: decision.created_at,
+            expires_at: decision.created_at.plus_seconds(approval::TTL_SECONDS),
+        };
+        approvals::insert(tx, &approval)?;
+        Ok(Some(approvals::Approval {
+            id: approval.id,
+            status: STATUS_CREATED.to_owned(),
+            action_hash: approval.action_hash.to_string(),
+            approver_group: approval.approver_group,
+            expires_at: approval.expires_at.to_string(),
+        }))
+    }
+}
+
+fn append_receipt(tx: &mut Tx<'_>, decision: &Decision, nonce: &str) -> Result<Appended, Error> {
+    let (action_hash, decision_hash) = (decision.action_hash.to_hex(), decision.hash().to_hex());
+    let entry = Entry {
+        nonce,
+        agent_id: Some(&decision.agent_id),
+        user_id: decision.user_id.as_deref(),
+        run_id: decision.run_id.as_deref(),
+        trace_id: decision.trace_id.as_deref(),
+        tool: &decision.tool,
+        action: &decision.action,
+        resource: decision.resource.as_deref(),
+        source_trust: &decision.source_trust,
+        decision: decision.outcome.as_str(),
+        approver: None,
+        action_hash: Some(action_hash.as_str()),
+        decision_id: Some(&decision.id),
+        decision_hash: Some(decision_hash.as_str()),
+        policy_version: Some(&decision.policy_version),
+    };
+    Ok(receipts::append(tx, &entry, decision.created_at)?)
+}
+
+/// The earlier answer, with its approval as it stands now. Nothing is written.
+fn replay(tx: &Tx<'_>, prior: Decision) -> Result<Authorization, Error> {
+    let approval = approvals::find_by_decision(tx.connection(), &prior.id)?;
+    let fields = BUILTIN
+        .iter()
+        .filter(|rule| {
+            prior.outcome == Outcome::Redact && prior.matched_policy_ids.split(',').any(|id| id == rule.id)
+        })
+        .flat_map(|rule| rule.redacted_fields.iter().map(|&field| field.to_owned()));
+    Ok(Authorization {
+        risk_level: Risk::of_score(prior.risk_score),
+        redacted_fields: fields.collect(),
+        decision: prior,
+        approval,
+        receipt: None,
+        dry_run: false,
+    })
+}
+
+fn authorization(
+    decision: Decision,
+    verdict: Verdict,
+    approval: Option<approvals::Approval>,
+    receipt: Option<Appended>,
+    dry_run: bool,
+) -> Authorization {
+    Authorization {
+        decision,
+        risk_level: verdict.risk_level,
+        redacted_fields: verdict.redacted_fields,
+        approval,
+        receipt,
+        dry_run,
+    }
+}

@@ -1,0 +1,107 @@
+//! What a use case can answer instead of a result.
+
+use std::fmt;
+use std::io;
+
+use crate::backup;
+use crate::store::error::Error as StoreError;
+
+/// Why there is no result. `http::error` maps each to a status, and to nothing else.
+#[derive(Debug)]
+pub enum Error {
+    /// The request cannot be understood.
+    BadRequest(String),
+    /// The request is understood, and a value in it is not acceptable.
+    Invalid(String),
+    /// No valid credential.
+    Unauthorized,
+    /// A valid credential that may not do this.
+    Forbidden(String),
+    /// There is no such thing.
+    NotFound(String),
+    /// There is such a thing already.
+    AlreadyExists(String),
+    /// It contradicts what is recorded; the code names how.
+    Conflict {
+        /// For people.
+        message: String,
+        /// For programs.
+        reason: &'static str,
+    },
+    /// Another one of its kind runs.
+    Busy(String),
+    /// There is no room for a backup.
+    NoRoom(String),
+    /// The gateway is stopping.
+    Stopping,
+    /// A feature of the contract that this version does not have.
+    NotImplemented(String),
+    /// The database failed.
+    Store(StoreError),
+    /// A backup failed.
+    Backup(backup::Error),
+    /// The system gave no randomness.
+    Entropy(io::Error),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::BadRequest(message)
+            | Error::Invalid(message)
+            | Error::Forbidden(message)
+            | Error::NotFound(message)
+            | Error::AlreadyExists(message)
+            | Error::Conflict { message, .. }
+            | Error::Busy(message)
+            | Error::NoRoom(message)
+            | Error::NotImplemented(message) => f.write_str(message),
+            Error::Unauthorized => f.write_str("a valid bearer token is needed"),
+            Error::Stopping => f.write_str("the gateway is stopping"),
+            Error::Store(error) => error.fmt(f),
+            Error::Backup(error) => error.fmt(f),
+            Error::Entropy(error) => write!(f, "cannot draw random bytes: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Store(error) => Some(error),
+            Error::Backup(error) => Some(error),
+            Error::Entropy(error) => Some(error),
+            Error::BadRequest(_)
+            | Error::Invalid(_)
+            | Error::Unauthorized
+            | Error::Forbidden(_)
+            | Error::NotFound(_)
+            | Error::AlreadyExists(_)
+            | Error::Conflict { .. }
+            | Error::Busy(_)
+            | Error::NoRoom(_)
+            | Error::Stopping
+            | Error::NotImplemented(_) => None,
+        }
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Error::Store(error)
+    }
+}
+
+impl From<backup::Error> for Error {
+    fn from(error: backup::Error) -> Self {
+        match error {
+            backup::Error::Taken => Error::AlreadyExists(error.to_string()),
+            backup::Error::Busy => Error::Busy(error.to_string()),
+            backup::Error::Stopping => Error::Stopping,
+            backup::Error::DiskFull(_) => Error::NoRoom(error.to_string()),
+            backup::Error::Unsound(_) | backup::Error::Io { .. } | backup::Error::Store(_) => {
+                Error::Backup(error)
+            }
+        }
+    }
+}

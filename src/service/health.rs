@@ -1,0 +1,114 @@
+//! Whether the gateway can do its work, as seen, not as hoped.
+//!
+//! A thread makes the proofs, on demand, so that the answer comes in bounded time
+//! even when a disk hangs: readiness asks for a fresh proof, waits at most
+//! [`PROOF_TIMEOUT`], and reports what is missing.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::store::commit::unpoisoned;
+use crate::store::{files, migrate};
+
+use super::Gateway;
+
+/// A sign of life younger than this needs no new proof.
+const FRESH: Duration = Duration::from_secs(1);
+/// How long readiness waits for a proof.
+const PROOF_TIMEOUT: Duration = Duration::from_secs(2);
+/// With less room than this on the database's disk, the gateway is not ready.
+pub const ROOM_BYTES_MIN: u64 = 4 << 20;
+
+/// Where readiness and the proving thread meet.
+#[derive(Debug, Default)]
+pub struct Health {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    wanted: bool,
+    stopped: bool,
+    proof: Option<(Instant, Result<(), String>)>,
+}
+
+/// Starts the proving thread; it ends after [`stop`].
+pub fn start(gateway: Arc<Gateway>) -> std::io::Result<thread::JoinHandle<()>> {
+    thread::Builder::new().name("health".to_owned()).spawn(move || {
+        while gateway.health.wait_for_demand() {
+            let asked = Instant::now();
+            let proof = prove(&gateway);
+            gateway.health.publish(asked, proof);
+        }
+    })
+}
+
+/// Ends the proving thread.
+pub fn stop(gateway: &Gateway) {
+    unpoisoned(&gateway.health.state).stopped = true;
+    gateway.health.changed.notify_all();
+}
+
+/// Why the gateway is not ready, or that it is.
+pub fn readiness(gateway: &Gateway) -> Result<(), String> {
+    gateway.store.check_files().map_err(|error| error.to_string())?;
+    let folder = files::folder_of(gateway.store.path());
+    let free = files::free_bytes(folder).map_err(|error| format!("cannot read the free space: {error}"))?;
+    if free < ROOM_BYTES_MIN {
+        return Err(format!("the database's disk has {free} bytes left, fewer than {ROOM_BYTES_MIN}"));
+    }
+    let (wrote, failure) = gateway.store.last_write();
+    if failure.is_none() && wrote < FRESH && gateway.store.last_read() < FRESH {
+        return Ok(());
+    }
+    gateway.health.demand_proof()
+}
+
+fn prove(gateway: &Gateway) -> Result<(), String> {
+    gateway.store.prove_writer().map_err(|error| format!("the writer does not write: {error}"))?;
+    gateway
+        .store
+        .read(|connection| {
+            let version = migrate::check(connection).map_err(|refusal| refusal.to_string());
+            Ok::<_, crate::store::Error>(version)
+        })
+        .map_err(|error| format!("the reader does not read: {error}"))?
+        .and_then(|version| {
+            let latest = migrate::latest();
+            (version == latest).then_some(()).ok_or(format!("the schema is at {version}, not at {latest}"))
+        })
+}
+
+impl Health {
+    fn wait_for_demand(&self) -> bool {
+        let mut state = unpoisoned(&self.state);
+        while !state.wanted && !state.stopped {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.wanted = false;
+        !state.stopped
+    }
+
+    fn publish(&self, asked: Instant, proof: Result<(), String>) {
+        unpoisoned(&self.state).proof = Some((asked, proof));
+        self.changed.notify_all();
+    }
+
+    fn demand_proof(&self) -> Result<(), String> {
+        let now = Instant::now();
+        let mut state = unpoisoned(&self.state);
+        state.wanted = true;
+        self.changed.notify_all();
+        let fresh = |state: &State| state.proof.as_ref().is_some_and(|(asked, _)| *asked >= now);
+        while !fresh(&state) {
+            let left = PROOF_TIMEOUT.saturating_sub(now.elapsed());
+            if left.is_zero() {
+                return Err(format!("no write and read within {} s", PROOF_TIMEOUT.as_secs()));
+            }
+            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        state.proof.as_ref().map_or(Ok(()), |(_, proof)| proof.clone())
+    }
+}

@@ -1,0 +1,74 @@
+//! Use cases: one function, one transaction.
+//!
+//! A service takes typed values and the [`Gateway`], and knows neither HTTP nor SQL.
+
+pub mod agents;
+pub mod authorize;
+pub mod backups;
+pub mod decisions;
+pub mod error;
+pub mod health;
+pub mod receipts;
+pub mod tools;
+
+use std::sync::{Arc, Mutex};
+
+use crate::backup::Backups;
+use crate::clock::Clock;
+use crate::domain::canon::Hash;
+use crate::domain::time::Timestamp;
+use crate::store::Store;
+
+pub use error::Error;
+
+/// Everything that a use case may need.
+#[derive(Debug)]
+pub struct Gateway {
+    /// The database.
+    pub store: Store,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The backup folder.
+    pub backups: Backups,
+    /// SHA-256 of the operator's token.
+    pub operator: Hash,
+    /// One long verification at a time.
+    pub verifying: Mutex<()>,
+    /// What readiness watches.
+    pub health: health::Health,
+}
+
+impl Gateway {
+    /// Puts the parts together.
+    pub fn new(store: Store, clock: Arc<dyn Clock>, backups: Backups, operator: Hash) -> Self {
+        Gateway {
+            store,
+            clock,
+            backups,
+            operator,
+            verifying: Mutex::default(),
+            health: health::Health::default(),
+        }
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}
+
+/// Which part of a list is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// At most so many, 1 to [`Page::LIMIT_MAX`].
+    pub limit: u32,
+    /// After leaving out so many.
+    pub offset: u32,
+}
+
+impl Page {
+    /// Entries where no limit is given.
+    pub const LIMIT_DEFAULT: u32 = 50;
+    /// Most entries of one answer.
+    pub const LIMIT_MAX: u32 = 200;
+}

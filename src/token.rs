@@ -1,0 +1,58 @@
+//! The operator's token: given, or made once and kept beside the database.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use crate::config::{AdminToken, check_token, read_token_file};
+use crate::domain::canon::Hash;
+use crate::entropy;
+use crate::store::error::Refusal;
+use crate::store::files;
+
+/// The SHA-256 of the operator's token. Makes the token where there is none yet.
+pub fn obtain(token: &AdminToken) -> Result<Hash, Refusal> {
+    let text = match token {
+        AdminToken::Given(text) => text.clone(),
+        AdminToken::Kept(path) => match read_token_file(path) {
+            Ok(text) => kept(path, text)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => make(path)?,
+            Err(error) => return Err(Refusal::io("read the operator's token", path)(error)),
+        },
+    };
+    Ok(Hash::of(text.as_bytes()))
+}
+
+fn kept(path: &Path, text: String) -> Result<String, Refusal> {
+    check_token(&text).map_err(|expected| {
+        Refusal::new(
+            format!("{} does not hold {expected}", path.display()),
+            "put the token back, or remove the file to have a new one made",
+        )
+    })?;
+    let mode = fs::metadata(path).map_err(Refusal::io("look at", path))?.permissions().mode();
+    if mode & 0o077 != 0 {
+        log::warn!("{} can be read by others (mode {:04o}); chmod 600 it", path.display(), mode & 0o777);
+    }
+    Ok(text)
+}
+
+/// 256 bits of the system's randomness; the path is logged, never the token.
+fn make(path: &Path) -> Result<String, Refusal> {
+    let write = || -> io::Result<String> {
+        let text = entropy::hex::<32>()?;
+        let partial = files::with_suffix(path, ".partial");
+        files::remove_if_there(&partial)?;
+        let mut file = files::create_private_file(&partial)?;
+        writeln!(file, "{text}")?;
+        file.sync_all()?;
+        fs::hard_link(&partial, path).or_else(|_| fs::rename(&partial, path))?;
+        files::remove_if_there(&partial)?;
+        files::sync_folder(files::folder_of(path))?;
+        Ok(text)
+    };
+    let text = write().map_err(Refusal::io("write the operator's token to", path))?;
+    log::info!("made the operator's token: it is in {}", path.display());
+    Ok(text)
+}
