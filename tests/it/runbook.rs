@@ -1,0 +1,166 @@
+//! The README, command by command: its own code blocks are run, in their order.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rusqlite::Connection;
+
+use super::support::{Gateway, Home, VERIFIER};
+
+const BACKUP: &str = "backups/pre-migration-2026-06-17.db";
+
+/// The `sh` blocks of a part of the README, between two headings.
+fn blocks(from: &str, to: &str) -> Vec<String> {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("the README");
+    let start = readme.find(from).expect(from);
+    let end = start + readme[start..].find(to).expect(to);
+    let mut blocks = Vec::new();
+    let mut open: Option<String> = None;
+    for line in readme[start..end].lines() {
+        match (&mut open, line.trim()) {
+            (None, "```sh") => open = Some(String::new()),
+            (Some(_), "```") => blocks.extend(open.take()),
+            (Some(block), _) => {
+                block.push_str(line);
+                block.push('\n');
+            }
+            (None, _) => {}
+        }
+    }
+    blocks
+}
+
+/// The commands, on this gateway's port, with the verifier that is already built.
+fn adapted(block: &str, gateway: &Gateway) -> String {
+    let verifier = "cargo run --release --bin aegis-verify-receipts --";
+    block.replace("127.0.0.1:8080", &gateway.address().to_string()).replace(verifier, VERIFIER)
+}
+
+fn run(home: &Home, script: &str) -> String {
+    let output =
+        Command::new("sh").args(["-euc", script]).current_dir(home.path("")).output().expect("sh runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{script}\n{text}\n{errors}");
+    text
+}
+
+/// Every row of every table, as text.
+fn dump(path: &Path) -> Vec<String> {
+    let connection = Connection::open(path).expect("a database");
+    let mut tables = connection
+        .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
+        .expect("a schema");
+    let tables: Vec<String> =
+        tables.query_map([], |row| row.get(0)).expect("tables").collect::<Result<_, _>>().expect("names");
+    let mut rows = Vec::new();
+    for table in tables {
+        let mut all = connection.prepare(&format!("SELECT * FROM {table} ORDER BY 1, 2")).expect("a table");
+        let columns = all.column_count();
+        let mut all = all.query([]).expect("rows");
+        while let Some(row) = all.next().expect("a row") {
+            let values: Vec<_> = (0..columns).map(|column| format!("{:?}", row.get_ref(column))).collect();
+            rows.push(format!("{table}: {}", values.join(" | ")));
+        }
+    }
+    rows
+}
+
+/// A copy to look into, so that looking leaves no trace beside the original.
+fn dump_of_copy(home: &Home, path: &Path) -> Vec<String> {
+    let copy: PathBuf = home.path("copy.db");
+    fs::copy(path, &copy).expect("copied");
+    let rows = dump(&copy);
+    fs::remove_file(&copy).expect("removed");
+    rows
+}
+
+/// What the agents do after the backup, and what the restore must forget.
+fn go_on(gateway: &Gateway) {
+    let agent = gateway.agent("after-the-backup");
+    for _ in 0..50 {
+        assert_eq!(agent.ask("write", "trusted_internal_signed").status, 200);
+    }
+}
+
+fn follow_the_readme(end: fn(Gateway), log_is_hot: bool) {
+    let home = Home::new();
+    assert_eq!(blocks("## Two commands", "## A first decision"), ["cargo run --release\n", "cargo test\n"]);
+    let gateway = home.start();
+
+    let first = blocks("## A first decision", "## Back up").join("\n");
+    let tour = run(&home, &adapted(&first, &gateway));
+    assert!(tour.contains("\"decision\":\"allow\"") && tour.contains("\"decision\":\"deny\""), "{tour}");
+    assert!(tour.contains("\"verified\":true"), "{tour}");
+
+    let token = "ADMIN_TOKEN=$(cat db/admin.token)\n";
+    let backup = blocks("## Back up", "## Restore").join("\n");
+    let answer = run(&home, &format!("{token}{}", adapted(&backup, &gateway)));
+    assert!(answer.contains(&format!("\"path\":\"{BACKUP}\"")), "{answer}");
+    let saved = dump_of_copy(&home, &home.path(BACKUP));
+
+    go_on(&gateway);
+    end(gateway);
+    let log = home.path("db/aegisagent.db-wal");
+    assert_eq!(fs::metadata(&log).is_ok_and(|log| log.len() > 0), log_is_hot, "the log is there, or not");
+
+    let restore = blocks("## Restore", "## Verify");
+    let [away, into_place, start, confirm] = restore.as_slice() else { panic!("{restore:?}") };
+    assert_eq!(start.trim(), "cargo run --release");
+    run(&home, &format!("{away}{into_place}"));
+    let gateway = home.start();
+    assert_eq!(gateway.log().contains("set aside a write-ahead log"), log_is_hot, "{}", gateway.log());
+    let confirmed = run(&home, &format!("{token}{}", adapted(confirm, &gateway)));
+    for expected in ["\"status\":\"healthy\"", "\"status\":\"ready\"", "coding-agent", "\"verified\":true"] {
+        assert!(confirmed.contains(expected), "{expected} in {confirmed}");
+    }
+    assert!(!confirmed.contains("after-the-backup"), "{confirmed}");
+
+    let verify = blocks("## Verify", "## Settings").join("\n");
+    assert!(run(&home, &adapted(&verify, &gateway)).contains("verified: 2 receipts and 2 decisions"));
+    assert_eq!(gateway.stop(), 0);
+    assert!(!log.exists(), "a clean stop leaves no log");
+    assert_eq!(dump_of_copy(&home, &home.database()), saved, "the restored state is the backup's, exactly");
+}
+
+#[test]
+fn the_readme_holds_after_a_clean_stop() {
+    follow_the_readme(|gateway| assert_eq!(gateway.stop(), 0), false);
+}
+
+#[test]
+fn the_readme_holds_after_a_kill() {
+    follow_the_readme(Gateway::kill, true);
+}
+
+#[test]
+fn the_readme_names_every_setting_with_its_default() {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("the README");
+    let home = Home::new();
+    let output = home.command(&["--help"]).output().expect("help");
+    let help = String::from_utf8(output.stdout).expect("text");
+    let settings: Vec<&str> = help
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|word| word.starts_with("AEGIS_"))
+        .collect();
+    assert!(settings.len() >= 7, "{help}");
+    for name in settings {
+        assert!(readme.contains(&format!("| `{name}` |")), "{name} is not in the README's table");
+    }
+}
+
+#[test]
+fn the_demo_fills_a_gateway_with_every_kind_of_decision() {
+    let home = Home::new();
+    let gateway = home.start();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/demo.sh");
+    let shown = run(&home, &format!("AEGIS_URL=http://{} sh {script}", gateway.address()));
+    for outcome in ["allow", "deny", "require_approval", "redact"] {
+        assert!(shown.lines().any(|line| line.starts_with(outcome)), "{outcome} in {shown}");
+        let path = format!("/v1/decisions?decision={outcome}");
+        assert_ne!(gateway.operator("GET", &path, None).body, serde_json::json!([]), "{outcome}");
+    }
+    assert_eq!(gateway.operator("POST", "/v1/receipts/verify-range", None).body["verified"], true);
+}
