@@ -28,7 +28,7 @@ pub(crate) fn authenticate(gateway: &Gateway, request: &Request, access: Access)
     let hash = Hash::of(token.as_bytes());
     let caller = if hash.equals_in_constant_time(&gateway.operator) {
         Caller::Operator
-    } else if token.starts_with(TOKEN_PREFIX) && agents::find_by_token(gateway, token)?.is_some() {
+    } else if token.starts_with(TOKEN_PREFIX) && agents::find_by_token(gateway, hash)?.is_some() {
         Caller::Agent(hash)
     } else {
         return Err(Error::Unauthorized);

@@ -1,5 +1,7 @@
 //! Registering agents, and knowing them by their token.
 
+use std::sync::Arc;
+
 use crate::domain::agent::{Agent, AgentStatus, Registration, TOKEN_PREFIX};
 use crate::domain::canon::Hash;
 use crate::entropy;
@@ -43,10 +45,9 @@ pub fn register(gateway: &Gateway, registration: Registration) -> Result<Registe
     Ok(Registered { id, agent_key, agent_token, created })
 }
 
-/// The agent whose token this is; revoked and deleted ones too, which may not act.
-pub fn find_by_token(gateway: &Gateway, token: &str) -> Result<Option<Agent>, Error> {
-    let token = Hash::of(token.as_bytes());
-    gateway.store.read(|connection| Ok(agents::find_by_token(connection, token)?))
+/// The agent whose token hashes to this; revoked and deleted ones too, which may not act.
+pub fn find_by_token(gateway: &Gateway, token: Hash) -> Result<Option<Arc<Agent>>, Error> {
+    Ok(gateway.store.agent_by_token(token)?)
 }
 
 /// An agent and when it last asked.

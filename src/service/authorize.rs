@@ -6,6 +6,8 @@
 
 use std::time::Instant;
 
+use rusqlite::Connection;
+
 use crate::domain::action::{self, ToolCall};
 use crate::domain::agent::{Agent, AgentStatus};
 use crate::domain::approval::{self, NewApproval, STATUS_CREATED};
@@ -14,7 +16,7 @@ use crate::domain::decision::{Decision, Facts, Verdict, decide};
 use crate::domain::identifier::normalize;
 use crate::domain::policy::{BUILTIN, BUILTIN_VERSION, Outcome};
 use crate::domain::time::Timestamp;
-use crate::domain::tool::Risk;
+use crate::domain::tool::{Risk, ToolAction};
 use crate::domain::trust::less_trusted;
 use crate::entropy;
 use crate::store::receipts::{Appended, Entry};
@@ -79,8 +81,8 @@ struct Prepared {
     token: Hash,
     canonical_call: Vec<u8>,
     action_hash: Hash,
-    tool_key: String,
-    action_key: String,
+    /// The normalised names of the tool and the action.
+    names: (String, String),
     received: Instant,
     ids: Ids,
 }
@@ -97,8 +99,7 @@ pub fn authorize(
     let prepared = Prepared {
         action_hash: action::hash(&canonical_call),
         canonical_call,
-        tool_key: normalize(&request.call.tool),
-        action_key: normalize(&request.call.action),
+        names: (normalize(&request.call.tool), normalize(&request.call.action)),
         ids: Ids {
             decision: entropy::uuid(now).map_err(Error::Entropy)?,
             approval: entropy::uuid(now).map_err(Error::Entropy)?,
@@ -116,13 +117,17 @@ pub fn authorize(
 
 impl Prepared {
     fn answer(self, tx: &mut Tx<'_>, now: Timestamp) -> Result<Authorization, Error> {
-        let agent = self.find_agent(tx.connection())?;
+        // Looked up again inside the transaction: a token that was rotated, or an
+        // agent that was frozen since the request came in, counts.
+        let agent = agents::known_by_token(tx, self.token)?.ok_or(Error::Unauthorized)?;
+        self.check_agent(&agent)?;
         if agent.status == AgentStatus::Active
             && let Some(prior) = self.find_prior(tx, &agent)?
         {
             return replay(tx, prior);
         }
-        let verdict = self.decide(tx.connection(), &agent)?;
+        let registered = tools::known_action(tx, &self.names)?;
+        let verdict = self.decide(&agent, registered.as_deref());
         let at = receipts::next_time(tx, now)?;
         let decision = self.record_of(&agent, &verdict, at);
         let receipt = append_receipt(tx, &decision, &self.ids.receipt)?;
@@ -131,21 +136,16 @@ impl Prepared {
         Ok(authorization(decision, verdict, approval, Some(receipt), false))
     }
 
-    fn answer_dry_run(
-        &self,
-        connection: &rusqlite::Connection,
-        now: Timestamp,
-    ) -> Result<Authorization, Error> {
-        let agent = self.find_agent(connection)?;
-        let verdict = self.decide(connection, &agent)?;
+    fn answer_dry_run(&self, connection: &Connection, now: Timestamp) -> Result<Authorization, Error> {
+        let agent = agents::find_by_token(connection, self.token)?.ok_or(Error::Unauthorized)?;
+        self.check_agent(&agent)?;
+        let registered = tools::find_action(connection, &self.names.0, &self.names.1)?;
+        let verdict = self.decide(&agent, registered.as_ref());
         let decision = self.record_of(&agent, &verdict, now);
         Ok(authorization(decision, verdict, None, None, true))
     }
 
-    /// Looked up again inside the transaction: a token that was rotated, or an agent
-    /// that was frozen since the request came in, counts.
-    fn find_agent(&self, connection: &rusqlite::Connection) -> Result<Agent, Error> {
-        let agent = agents::find_by_token(connection, self.token)?.ok_or(Error::Unauthorized)?;
+    fn check_agent(&self, agent: &Agent) -> Result<(), Error> {
         if matches!(agent.status, AgentStatus::Quarantined | AgentStatus::Deleted) {
             return Err(Error::Unauthorized);
         }
@@ -153,7 +153,7 @@ impl Prepared {
             Some(stated) if *stated != agent.agent_key && *stated != agent.id => {
                 Err(Error::Forbidden("agent.id is not the agent of this token".to_owned()))
             }
-            _ => Ok(agent),
+            _ => Ok(()),
         }
     }
 
@@ -177,17 +177,16 @@ impl Prepared {
         })
     }
 
-    fn decide(&self, connection: &rusqlite::Connection, agent: &Agent) -> Result<Verdict, Error> {
-        let registered = tools::find_action(connection, &self.tool_key, &self.action_key)?;
+    fn decide(&self, agent: &Agent, registered: Option<&ToolAction>) -> Verdict {
         let facts = Facts {
             agent,
-            registered: registered.as_ref(),
+            registered,
             environment: self.environment(agent),
             effective_trust: self.effective_trust(),
-            tool_key: &self.tool_key,
-            action_key: &self.action_key,
+            tool_key: &self.names.0,
+            action_key: &self.names.1,
         };
-        Ok(decide(&self.request.call, &facts))
+        decide(&self.request.call, &facts)
     }
 
     fn effective_trust(&self) -> &str {

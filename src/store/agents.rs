@@ -1,5 +1,7 @@
 //! Registered agents. Of a token the database knows the SHA-256 alone.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::domain::agent::{Agent, AgentStatus, Profile, Registration, RiskTier};
@@ -14,7 +16,8 @@ const COLUMNS: &str = "id, agent_key, name, environment, risk_tier, status, owne
      allowed_environments, created_at, updated_at";
 
 /// Records a new agent.
-pub fn insert(tx: &Tx<'_>, id: &str, registration: &Registration, token: Hash) -> Result<(), Error> {
+pub fn insert(tx: &mut Tx<'_>, id: &str, registration: &Registration, token: Hash) -> Result<(), Error> {
+    tx.changes_registry();
     let at = registration.at.to_string();
     let environments = serde_json::Value::from(registration.allowed_environments.clone()).to_string();
     let profile = &registration.profile;
@@ -47,12 +50,29 @@ pub fn insert(tx: &Tx<'_>, id: &str, registration: &Registration, token: Hash) -
 }
 
 /// Gives an agent another token; the old one is dead when this is committed.
-pub fn set_token(tx: &Tx<'_>, id: &str, token: Hash, now: Timestamp) -> Result<(), Error> {
+pub fn set_token(tx: &mut Tx<'_>, id: &str, token: Hash, now: Timestamp) -> Result<(), Error> {
+    tx.changes_registry();
     tx.connection()
         .prepare_cached("UPDATE agents SET token_sha256 = ?2, updated_at = ?3 WHERE id = ?1")
         .and_then(|mut update| update.execute((id, token.to_string(), now.to_string())))
         .map(|_| ())
         .map_err(Error::cannot("rotate an agent's token"))
+}
+
+/// Finds an agent by the SHA-256 of its token, from memory where it is known.
+pub fn known_by_token(tx: &Tx<'_>, token: Hash) -> Result<Option<Arc<Agent>>, Error> {
+    let Some(known) = tx.known() else {
+        return Ok(find_by_token(tx.connection(), token)?.map(Arc::new));
+    };
+    if let Some(agent) = known.agent(token) {
+        return Ok(Some(agent));
+    }
+    let since = known.generation();
+    let found = find_by_token(tx.connection(), token)?.map(Arc::new);
+    if let Some(agent) = &found {
+        known.keep_agent(since, token, agent);
+    }
+    Ok(found)
 }
 
 /// Finds an agent by the SHA-256 of its token.

@@ -24,6 +24,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use rusqlite::Connection;
 
 use super::error::Error;
+use super::known::Known;
 use super::migrate;
 use super::receipts::Head;
 use super::watch::Watch;
@@ -51,18 +52,34 @@ struct Writer {
     /// The head on disk, as far as it is known; never ahead of it.
     head: Option<Head>,
     watch: Arc<Watch>,
+    known: Arc<Known>,
+    /// SQLite's count of the changes that others made to the database.
+    data_version: i64,
 }
 
 /// The transaction that an operation runs in.
 pub struct Tx<'a> {
     connection: &'a Connection,
     pub(super) head: &'a mut Option<Head>,
+    known: &'a Known,
+    registry_changed: &'a mut bool,
 }
 
 impl Tx<'_> {
     /// For the functions of `store` that take the transaction.
     pub(crate) fn connection(&self) -> &Connection {
         self.connection
+    }
+
+    /// What is known of agents and tools; `None` once this transaction has changed
+    /// them, since nobody may learn of a change before it is committed.
+    pub(super) fn known(&self) -> Option<&Known> {
+        (!*self.registry_changed).then_some(self.known)
+    }
+
+    /// To be called by whoever changes agents or tools.
+    pub(super) fn changes_registry(&mut self) {
+        *self.registry_changed = true;
     }
 }
 
@@ -152,8 +169,8 @@ impl<R> Slot<R> {
 }
 
 impl Committer {
-    pub(crate) fn new(connection: Connection, head: Head, watch: Arc<Watch>) -> Self {
-        let writer = Writer { connection: Some(connection), head: Some(head), watch };
+    pub(crate) fn new(connection: Connection, head: Head, watch: Arc<Watch>, known: Arc<Known>) -> Self {
+        let writer = Writer { connection: Some(connection), head: Some(head), watch, known, data_version: 0 };
         Committer { queue: Mutex::default(), writer: Mutex::new(writer) }
     }
 
@@ -243,74 +260,91 @@ impl Writer {
         if batch.is_empty() {
             return Ok(());
         }
-        let connection = self.connection.as_ref().ok_or(Error::Closed)?;
         self.watch.check_files()?;
-        let outcome = run_batch(connection, &mut self.head, batch);
+        let outcome = self.run_batch(batch);
         match &outcome {
             Ok(()) => self.watch.wrote(),
             Err(error) => {
                 log::error!("a write transaction failed: {error}");
                 self.watch.write_failed(error);
                 self.head = None;
-                undo(connection);
+                self.known.forget();
+                if let Some(connection) = &self.connection {
+                    undo(connection);
+                }
             }
         }
         outcome
     }
+
+    fn run_batch(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<(), Error> {
+        let connection = self.connection.as_ref().ok_or(Error::Closed)?;
+        execute(connection, "BEGIN IMMEDIATE").map_err(Error::cannot("begin a write transaction"))?;
+        let data_version = data_version(connection).map_err(Error::cannot("see what others changed"))?;
+        if data_version != self.data_version {
+            self.data_version = data_version;
+            self.head = None;
+            self.known.forget();
+        }
+        let before = match self.head.take() {
+            Some(head) => head,
+            None => Head::load(connection)?,
+        };
+        let (mut head, mut registry_changed) = (Some(before.clone()), false);
+        let mut tx =
+            Tx { connection, head: &mut head, known: &self.known, registry_changed: &mut registry_changed };
+        let kept = run_all(&mut tx, batch)?;
+        if !kept {
+            // Nothing to keep: no sync for operations that were refused.
+            execute(connection, "ROLLBACK").map_err(Error::cannot("roll back"))?;
+            self.head = Some(before);
+            return Ok(());
+        }
+        let after = head.ok_or_else(|| Error::Corrupt("the chain's head was lost".to_owned()))?;
+        if after.seq != before.seq {
+            after.store(connection)?;
+        }
+        execute(connection, "COMMIT").map_err(Error::cannot("commit"))?;
+        if registry_changed {
+            self.known.forget();
+        }
+        self.head = Some(after);
+        Ok(())
+    }
 }
 
-fn run_batch(
-    connection: &Connection,
-    head: &mut Option<Head>,
-    batch: &mut [Box<dyn Operation>],
-) -> Result<(), Error> {
-    execute(connection, "BEGIN IMMEDIATE").map_err(Error::cannot("begin a write transaction"))?;
-    let before = match head.take() {
-        Some(head) => head,
-        None => Head::load(connection)?,
-    };
-    let mut known = Some(before.clone());
+/// Runs every operation; says whether anything is to be kept.
+fn run_all(tx: &mut Tx<'_>, batch: &mut [Box<dyn Operation>]) -> Result<bool, Error> {
     let alone = batch.len() == 1;
     let mut kept = false;
-    for job in batch.iter_mut() {
-        kept |= run_one(connection, &mut known, job, alone)?;
+    for job in batch {
+        kept |= run_one(tx, job, alone)?;
     }
-    if !kept {
-        // Nothing to keep: no sync for an operation that was refused.
-        execute(connection, "ROLLBACK").map_err(Error::cannot("roll back"))?;
-        *head = Some(before);
-        return Ok(());
-    }
-    let after = known.ok_or_else(|| Error::Corrupt("the chain's head was lost".to_owned()))?;
-    if after.seq != before.seq {
-        after.store(connection)?;
-    }
-    execute(connection, "COMMIT").map_err(Error::cannot("commit"))?;
-    *head = Some(after);
-    Ok(())
+    Ok(kept)
+}
+
+/// Changes by a change that another connection committed, by none of our own.
+fn data_version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
 }
 
 /// Runs one operation; one that fails is taken back alone. An operation without
 /// neighbours needs no savepoint: the transaction is its own.
-fn run_one(
-    connection: &Connection,
-    head: &mut Option<Head>,
-    job: &mut Box<dyn Operation>,
-    alone: bool,
-) -> Result<bool, Error> {
+fn run_one(tx: &mut Tx<'_>, job: &mut Box<dyn Operation>, alone: bool) -> Result<bool, Error> {
+    let connection = tx.connection;
     let savepoint = |sql| execute(connection, sql).map_err(Error::cannot("set a savepoint"));
     if !alone {
         savepoint("SAVEPOINT operation")?;
     }
-    let before = head.clone();
-    let keep = job.run(&mut Tx { connection, head });
+    let before = tx.head.clone();
+    let keep = job.run(tx);
     if connection.is_autocommit() {
         // SQLite rolls the whole transaction back by itself when the disk is full
         // or fails; what ran before in this batch is gone too.
         return Err(Error::RolledBack);
     }
     if !keep {
-        *head = before;
+        *tx.head = before;
     }
     match (alone, keep) {
         (true, _) => {}

@@ -13,6 +13,7 @@ pub mod decisions;
 pub mod error;
 pub mod files;
 pub mod guard;
+mod known;
 pub mod migrate;
 pub mod receipts;
 pub mod tools;
@@ -26,8 +27,12 @@ use rusqlite::Connection;
 
 use crate::domain::time::Timestamp;
 
+use crate::domain::agent::Agent;
+use crate::domain::canon::Hash;
+
 use checkpoint::Checkpointer;
 use commit::{Committer, unpoisoned};
+use known::Known;
 use receipts::Head;
 use watch::Watch;
 
@@ -41,6 +46,7 @@ pub struct Store {
     reader: Mutex<Option<Connection>>,
     checkpointer: Checkpointer,
     watch: Arc<Watch>,
+    known: Arc<Known>,
 }
 
 impl Store {
@@ -62,10 +68,19 @@ impl Store {
         let checkpoints = connection::checkpointer(path).map_err(&open)?;
         let watch = Watch::new(path, &layout.wal).map_err(Error::cannot_io("look at the database"))?;
         let watch = Arc::new(watch);
-        let committer = Arc::new(Committer::new(writer, head, Arc::clone(&watch)));
+        let known = Arc::new(Known::default());
+        let committer = Committer::new(writer, head, Arc::clone(&watch), Arc::clone(&known));
+        let committer = Arc::new(committer);
         let checkpointer = Checkpointer::start(checkpoints, Arc::clone(&committer))
             .map_err(Error::cannot_io("start the checkpoint thread"))?;
-        Ok(Store { path: path.to_owned(), committer, reader: Mutex::new(Some(reader)), checkpointer, watch })
+        Ok(Store {
+            path: path.to_owned(),
+            committer,
+            reader: Mutex::new(Some(reader)),
+            checkpointer,
+            watch,
+            known,
+        })
     }
 
     /// Runs `operation` in a write transaction; when this returns `Ok`, it is on disk.
@@ -95,6 +110,20 @@ impl Store {
         view.finish().map_err(Error::cannot("end a read"))?;
         self.watch.read();
         result
+    }
+
+    /// The agent whose token hashes to this. From memory where it is known; whoever
+    /// acts on it looks again inside the transaction.
+    pub fn agent_by_token(&self, token: Hash) -> Result<Option<Arc<Agent>>, Error> {
+        if let Some(agent) = self.known.agent(token) {
+            return Ok(Some(agent));
+        }
+        let since = self.known.generation();
+        let found = self.read(|connection| agents::find_by_token(connection, token))?.map(Arc::new);
+        if let Some(agent) = &found {
+            self.known.keep_agent(since, token, agent);
+        }
+        Ok(found)
     }
 
     /// A read-only connection of its own, for work that takes long.

@@ -1,5 +1,7 @@
 //! The registry of tools and their actions.
 
+use std::sync::Arc;
+
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::domain::time::Timestamp;
@@ -13,7 +15,8 @@ const ACTION_COLUMNS: &str =
 
 /// Records a tool: its own fields and the listed actions are replaced, other
 /// actions stay. Returns the id it has, which is the given one if it is new.
-pub fn upsert(tx: &Tx<'_>, tool: &Tool, now: Timestamp) -> Result<String, Error> {
+pub fn upsert(tx: &mut Tx<'_>, tool: &Tool, now: Timestamp) -> Result<String, Error> {
+    tx.changes_registry();
     upsert_rows(tx.connection(), tool, &now.to_string()).map_err(Error::cannot("register a tool"))
 }
 
@@ -59,6 +62,21 @@ fn upsert_rows(connection: &Connection, tool: &Tool, now: &str) -> rusqlite::Res
         ])?;
     }
     Ok(id)
+}
+
+/// Finds one action of a tool by their normalised names, from memory where it is known.
+pub fn known_action(tx: &Tx<'_>, names: &(String, String)) -> Result<Option<Arc<ToolAction>>, Error> {
+    let find = || Ok::<_, Error>(find_action(tx.connection(), &names.0, &names.1)?.map(Arc::new));
+    let Some(known) = tx.known() else { return find() };
+    if let Some(action) = known.action(names) {
+        return Ok(Some(action));
+    }
+    let since = known.generation();
+    let found = find()?;
+    if let Some(action) = &found {
+        known.keep_action(since, names, action);
+    }
+    Ok(found)
 }
 
 /// Finds one action of a tool by their normalised names.
