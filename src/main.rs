@@ -74,6 +74,7 @@ fn with_config(then: impl FnOnce(Config) -> ExitCode) -> ExitCode {
 }
 
 fn run(config: Config) -> ExitCode {
+    keep_freed_memory();
     start_log(&config.log_filter);
     for name in &config.unknown {
         log::warn!("{name} is not a setting of this program");
@@ -149,6 +150,15 @@ fn catch_signals() -> io::Result<Signals> {
     }
     flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
     Signals::new([SIGTERM, SIGINT, SIGHUP])
+}
+
+/// Makes glibc keep what is freed instead of giving it back page by page: every
+/// transaction frees some, and the next one would fault it in again. Freeing one
+/// large block raises its thresholds to that size (mallopt(3), M_MMAP_THRESHOLD);
+/// the block is never touched, so it takes no memory. Other allocators do not mind.
+fn keep_freed_memory() {
+    const LARGER_THAN_WHAT_IS_FREED_OFTEN: usize = 8 << 20;
+    drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGER_THAN_WHAT_IS_FREED_OFTEN)));
 }
 
 fn start_log(filter: &str) {
