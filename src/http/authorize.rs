@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::action::ToolCall;
-use crate::domain::canon;
+use crate::domain::canon::{self, Hash};
 use crate::domain::json::Json;
 use crate::domain::policy::Outcome;
 use crate::domain::tool::Risk;
@@ -12,7 +12,8 @@ use crate::service::authorize::{self as service, Authorization};
 
 use super::auth::Caller;
 use super::body::{checked, checked_optional, from_json, object};
-use super::message::Response;
+use super::error;
+use super::message::{Reply, Response};
 use super::router::Call;
 
 /// Characters of a tool's, an action's or a trust level's name.
@@ -83,16 +84,24 @@ struct Top {
     timestamp: Option<String>,
 }
 
-/// Decodes, asks the service, and shows its answer.
-pub(crate) fn authorize(call: &Call<'_>) -> Result<Response, Error> {
+/// Decodes and asks the service, which answers when the decision is on disk.
+pub(crate) fn authorize(call: &Call<'_>, reply: Reply) {
+    match question(call) {
+        Ok((token, request)) => {
+            service::authorize(call.gateway, token, request, call.request.received, move |answer| {
+                reply.send(answer.map_or_else(|error| error::response(&error), |answer| shown(&answer)));
+            });
+        }
+        Err(error) => reply.send(error::response(&error)),
+    }
+}
+
+fn question(call: &Call<'_>) -> Result<(Hash, service::Request), Error> {
     let Caller::Agent(token) = call.caller else { return Err(Error::Unauthorized) };
     if call.request.signed {
         log::debug!("a request signature was sent for an agent without a signing key; it is not looked at");
     }
-    let body = object(call.request)?;
-    let request = decode(&body)?;
-    let answer = service::authorize(call.gateway, token, request, call.request.received)?;
-    Ok(shown(&answer))
+    Ok((token, decode(&object(call.request)?)?))
 }
 
 fn decode(body: &Json) -> Result<service::Request, Error> {

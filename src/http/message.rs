@@ -4,6 +4,8 @@ use std::time::Instant;
 
 use serde::Serialize;
 
+use super::error;
+
 /// A request, read whole.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -23,6 +25,38 @@ pub struct Request {
     pub signed: bool,
     /// When it came.
     pub received: Instant,
+}
+
+/// The way back to the client: one response, sent from whichever thread has it.
+/// Dropped unsent, as by a panic, it answers 500.
+pub struct Reply(Option<Box<dyn FnOnce(Response) + Send>>);
+
+impl Reply {
+    /// A reply that `send` carries to the client.
+    pub fn new(send: impl FnOnce(Response) + Send + 'static) -> Self {
+        Reply(Some(Box::new(send)))
+    }
+
+    /// Answers.
+    pub fn send(mut self, response: Response) {
+        if let Some(send) = self.0.take() {
+            send(response);
+        }
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if let Some(send) = self.0.take() {
+            send(error::failure(500, "the request failed inside the gateway"));
+        }
+    }
+}
+
+impl std::fmt::Debug for Reply {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Reply").field(&self.0.is_some()).finish()
+    }
 }
 
 /// A response.

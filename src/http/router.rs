@@ -8,7 +8,7 @@ use crate::service::{Error, Gateway};
 
 use super::auth::{self, Caller};
 use super::error;
-use super::message::{Request, Response};
+use super::message::{Reply, Request, Response};
 use super::{agents, authorize, backups, decisions, health, receipts, tools};
 
 /// Who may use a route.
@@ -32,7 +32,14 @@ pub(crate) struct Call<'a> {
     pub(crate) id: String,
 }
 
-type Handler = fn(&Call<'_>) -> Result<Response, Error>;
+/// How a route is answered.
+#[derive(Clone, Copy)]
+enum Handler {
+    /// By the handler's return value.
+    Now(fn(&Call<'_>) -> Result<Response, Error>),
+    /// By the handler, when its answer is on disk; no thread waits meanwhile.
+    Later(fn(&Call<'_>, Reply)),
+}
 
 /// Whether a route's body may be left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,26 +53,27 @@ struct Route(&'static str, &'static str, Access, Body, Handler);
 const ROUTES: &[Route] = {
     use Access::{Agent, Anyone, Operator};
     use Body::{Needed, Optional};
+    use Handler::{Later, Now};
     &[
-        Route("POST", "/v1/authorize", Agent, Needed, authorize::authorize),
-        Route("POST", "/v1/agents/register", Operator, Needed, agents::register),
-        Route("GET", "/v1/agents", Operator, Optional, agents::list),
-        Route("GET", "/v1/agents/{id}", Operator, Optional, agents::get),
-        Route("POST", "/v1/tools", Operator, Needed, tools::register),
-        Route("GET", "/v1/tools", Operator, Optional, tools::list),
-        Route("GET", "/v1/decisions", Operator, Optional, decisions::list),
-        Route("GET", "/v1/decisions/{id}", Operator, Optional, decisions::get),
-        Route("GET", "/v1/receipts", Operator, Optional, receipts::list),
-        Route("GET", "/v1/receipts/chain-head", Operator, Optional, receipts::chain_head),
-        Route("POST", "/v1/receipts/verify-chain", Operator, Needed, receipts::verify_chain),
-        Route("POST", "/v1/receipts/verify-range", Operator, Optional, receipts::verify_range),
-        Route("GET", "/v1/receipts/{id}", Operator, Optional, receipts::get),
-        Route("GET", "/v1/receipts/{id}/verify", Operator, Optional, receipts::verify),
-        Route("POST", "/v1/admin/backup", Operator, Needed, backups::create),
-        Route("GET", "/health", Anyone, Optional, health::health),
-        Route("GET", "/readyz", Anyone, Optional, health::readyz),
-        Route("GET", "/livez", Anyone, Optional, health::livez),
-        Route("GET", "/startupz", Anyone, Optional, health::startupz),
+        Route("POST", "/v1/authorize", Agent, Needed, Later(authorize::authorize)),
+        Route("POST", "/v1/agents/register", Operator, Needed, Now(agents::register)),
+        Route("GET", "/v1/agents", Operator, Optional, Now(agents::list)),
+        Route("GET", "/v1/agents/{id}", Operator, Optional, Now(agents::get)),
+        Route("POST", "/v1/tools", Operator, Needed, Now(tools::register)),
+        Route("GET", "/v1/tools", Operator, Optional, Now(tools::list)),
+        Route("GET", "/v1/decisions", Operator, Optional, Now(decisions::list)),
+        Route("GET", "/v1/decisions/{id}", Operator, Optional, Now(decisions::get)),
+        Route("GET", "/v1/receipts", Operator, Optional, Now(receipts::list)),
+        Route("GET", "/v1/receipts/chain-head", Operator, Optional, Now(receipts::chain_head)),
+        Route("POST", "/v1/receipts/verify-chain", Operator, Needed, Now(receipts::verify_chain)),
+        Route("POST", "/v1/receipts/verify-range", Operator, Optional, Now(receipts::verify_range)),
+        Route("GET", "/v1/receipts/{id}", Operator, Optional, Now(receipts::get)),
+        Route("GET", "/v1/receipts/{id}/verify", Operator, Optional, Now(receipts::verify)),
+        Route("POST", "/v1/admin/backup", Operator, Needed, Now(backups::create)),
+        Route("GET", "/health", Anyone, Optional, Now(health::health)),
+        Route("GET", "/readyz", Anyone, Optional, Now(health::readyz)),
+        Route("GET", "/livez", Anyone, Optional, Now(health::livez)),
+        Route("GET", "/startupz", Anyone, Optional, Now(health::startupz)),
     ]
 };
 
@@ -75,14 +83,17 @@ pub fn is_probe(path: &str) -> bool {
 }
 
 /// Answers a request.
-pub fn respond(gateway: &Gateway, request: &Request) -> Response {
-    match route(request).and_then(|(route, id)| dispatch(gateway, request, route, id)) {
-        Ok(response) => response,
-        Err(Refused::Service(refused)) => error::response(&refused),
-        Err(Refused::Method(allowed)) => {
-            error::failure(405, "this path does not take this method").with("Allow", allowed)
+pub fn respond(gateway: &Gateway, request: &Request, reply: Reply) {
+    match admit(gateway, request) {
+        Ok((Handler::Now(handler), call)) => {
+            reply.send(handler(&call).unwrap_or_else(|error| error::response(&error)));
         }
-        Err(Refused::NoLength) => error::failure(411, "a body with a Content-Length is needed"),
+        Ok((Handler::Later(handler), call)) => handler(&call, reply),
+        Err(Refused::Service(refused)) => reply.send(error::response(&refused)),
+        Err(Refused::Method(allowed)) => {
+            reply.send(error::failure(405, "this path does not take this method").with("Allow", allowed));
+        }
+        Err(Refused::NoLength) => reply.send(error::failure(411, "a body with a Content-Length is needed")),
     }
 }
 
@@ -98,15 +109,15 @@ impl From<Error> for Refused {
     }
 }
 
-fn dispatch(gateway: &Gateway, request: &Request, route: &Route, id: &str) -> Result<Response, Refused> {
-    let Route(_, _, access, body, handler) = route;
+fn admit<'a>(gateway: &'a Gateway, request: &'a Request) -> Result<(Handler, Call<'a>), Refused> {
+    let (Route(_, _, access, body, handler), id) = route(request)?;
     let caller = auth::authenticate(gateway, request, *access)?;
     if *body == Body::Needed && !request.framed {
         return Err(Refused::NoLength);
     }
     let id = percent_decode(id, false)
         .ok_or_else(|| Error::BadRequest("the path has a malformed escape".to_owned()))?;
-    Ok(handler(&Call { gateway, request, caller, id })?)
+    Ok((*handler, Call { gateway, request, caller, id }))
 }
 
 /// The route of a request: literal segments come before `{id}` in the table.

@@ -24,7 +24,7 @@ use crate::store::files;
 use super::auth::bearer;
 use super::error;
 use super::gate::{Gate, GateConfig, Limits, ShutdownReport};
-use super::message::{Request, Response};
+use super::message::{Reply, Request, Response};
 use super::router;
 
 /// Workers of the lane for probes.
@@ -227,26 +227,35 @@ fn work(server: &tiny_http::Server, gateway: &Gateway, names: &RequestNames) {
 
 fn serve(mut tiny: TinyRequest, gateway: &Gateway, names: &RequestNames) {
     let received = Instant::now();
+    let read = read(&mut tiny, received);
+    let reply = reply_to(tiny, received, names);
+    let request = match read {
+        Ok(request) => request,
+        Err(error) => return reply.send(error::failure(400, &format!("cannot read the body: {error}"))),
+    };
+    // The reply is dropped by the unwinding, and so answers 500.
+    if catch_unwind(AssertUnwindSafe(|| router::respond(gateway, &request, reply))).is_err() {
+        log::error!("a handler panicked");
+    }
+}
+
+/// Carries a response to the client, and writes the request's line to the log.
+fn reply_to(tiny: TinyRequest, received: Instant, names: &RequestNames) -> Reply {
     let name = names.name(header(&tiny, "X-Request-ID").as_deref());
-    let proof = header(&tiny, "X-Gate-Proof").is_some();
-    let method = tiny.method().as_str().to_owned();
-    let path = tiny.url().split(['?', '#']).next().unwrap_or_default().to_owned();
-    let answered = catch_unwind(AssertUnwindSafe(|| match read(&mut tiny, received) {
-        Ok(request) => router::respond(gateway, &request),
-        Err(error) => error::failure(400, &format!("cannot read the body: {error}")),
-    }));
-    let response = answered.unwrap_or_else(|_| {
-        log::error!("{method} {} panicked, request {name}", loggable(&path));
-        error::failure(500, "the handler panicked; nothing was recorded by it")
-    });
-    let status = response.status;
-    if let Err(error) = tiny.respond(tiny_response(response, &name)) {
-        log::debug!("request {name}: the answer was not taken: {error}");
-    }
-    if !proof {
-        let millis = received.elapsed().as_secs_f64() * 1000.0;
-        log::info!("{method} {} {status} {millis:.1} ms {name}", loggable(&path));
-    }
+    Reply::new(move |response| {
+        // The gate's own requests, to see that a connection works.
+        let is_proof = header(&tiny, "X-Gate-Proof").is_some();
+        let path = tiny.url().split(['?', '#']).next().unwrap_or_default();
+        let (method, path) = (tiny.method().as_str().to_owned(), loggable(path));
+        let status = response.status;
+        if let Err(error) = tiny.respond(tiny_response(response, &name)) {
+            log::debug!("request {name}: the answer was not taken: {error}");
+        }
+        if !is_proof {
+            let millis = received.elapsed().as_secs_f64() * 1000.0;
+            log::info!("{method} {path} {status} {millis:.1} ms {name}");
+        }
+    })
 }
 
 fn read(tiny: &mut TinyRequest, received: Instant) -> io::Result<Request> {

@@ -87,35 +87,42 @@ struct Prepared {
     ids: Ids,
 }
 
-/// Decides `request` for the agent whose token hashes to `token`.
-pub fn authorize(
-    gateway: &Gateway,
-    token: Hash,
-    request: Request,
-    received: Instant,
-) -> Result<Authorization, Error> {
+/// Decides `request` for the agent whose token hashes to `token`, and hands the answer
+/// to `done` when it is on disk.
+pub fn authorize<D>(gateway: &Gateway, token: Hash, request: Request, received: Instant, done: D)
+where
+    D: FnOnce(Result<Authorization, Error>) + Send + 'static,
+{
     let now = gateway.now();
-    let canonical_call = request.call.canonical();
-    let prepared = Prepared {
-        action_hash: action::hash(&canonical_call),
-        canonical_call,
-        names: (normalize(&request.call.tool), normalize(&request.call.action)),
-        ids: Ids {
-            decision: entropy::uuid(now).map_err(Error::Entropy)?,
-            approval: entropy::uuid(now).map_err(Error::Entropy)?,
-            receipt: entropy::hex::<8>().map_err(Error::Entropy)?,
-        },
-        token,
-        request,
-        received,
+    let prepared = match Prepared::new(token, request, received, now) {
+        Ok(prepared) => prepared,
+        Err(error) => return done(Err(error)),
     };
     if prepared.request.dry_run {
-        return gateway.store.read(|connection| prepared.answer_dry_run(connection, now));
+        return done(gateway.store.read(|connection| prepared.answer_dry_run(connection, now)));
     }
-    gateway.store.write(move |tx| prepared.answer(tx, now))
+    gateway.store.write_then(move |tx| prepared.answer(tx, now), done);
 }
 
 impl Prepared {
+    /// Everything that needs no transaction.
+    fn new(token: Hash, request: Request, received: Instant, now: Timestamp) -> Result<Self, Error> {
+        let canonical_call = request.call.canonical();
+        Ok(Prepared {
+            action_hash: action::hash(&canonical_call),
+            canonical_call,
+            names: (normalize(&request.call.tool), normalize(&request.call.action)),
+            ids: Ids {
+                decision: entropy::uuid(now).map_err(Error::Entropy)?,
+                approval: entropy::uuid(now).map_err(Error::Entropy)?,
+                receipt: entropy::hex::<8>().map_err(Error::Entropy)?,
+            },
+            token,
+            request,
+            received,
+        })
+    }
+
     fn answer(self, tx: &mut Tx<'_>, now: Timestamp) -> Result<Authorization, Error> {
         // Looked up again inside the transaction: a token that was rotated, or an
         // agent that was frozen since the request came in, counts.

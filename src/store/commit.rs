@@ -1,25 +1,28 @@
 //! Group commit: one transaction and one sync for every operation that waits.
 //!
-//! A caller puts its operation into the queue. If nobody leads, it leads: it takes
-//! what waits, runs each operation in a savepoint of one transaction, commits, and
-//! hands the lead to the first that came meanwhile. So an operation that is alone
-//! commits at once, by itself and on its own thread, and many at a time share a
-//! sync without a timer.
+//! A caller puts its operation into the queue, with what is to be done afterwards. One
+//! thread takes all that waits, runs each operation in a savepoint of one transaction,
+//! commits, and then tells every caller. What comes meanwhile waits for the next
+//! batch; an operation that is alone is committed at once. No timer is involved, and
+//! no thread waits for a request's sync: its answer is sent by who committed it.
 //!
 //! # Invariants
-//! - An operation's caller hears of success only after COMMIT has returned, which
-//!   with `synchronous=FULL` is after the sync.
+//! - A caller hears of success only after COMMIT has returned, which with
+//!   `synchronous=FULL` is after the sync.
 //! - An operation that fails or panics is rolled back alone; its neighbours commit.
 //! - When COMMIT fails, every operation of the batch fails, none is in the
 //!   database, and what memory knew of it is forgotten.
 //!
 //! # Locking
-//! `queue` is held for moments; `writer` by the leader for one batch. Nobody takes
-//! `writer` while holding `queue`.
+//! `queue` is held for moments; `writer` by the committing thread for one batch, and
+//! between batches by a checkpoint. Nobody takes `writer` while holding `queue`.
 
 use std::collections::VecDeque;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 
 use rusqlite::Connection;
 
@@ -34,18 +37,26 @@ const BATCH_MAX: usize = 256;
 
 /// The write side of the store.
 pub(crate) struct Committer {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What callers, the committing thread and the checkpointer share.
+struct Shared {
     queue: Mutex<Queue>,
+    arrived: Condvar,
     writer: Mutex<Writer>,
 }
 
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Box<dyn Operation>>,
-    led: bool,
+    /// The committing thread waits for work.
+    idle: bool,
     closed: bool,
 }
 
-/// What the leader holds.
+/// What a batch needs.
 struct Writer {
     /// `None` once the store is closed.
     connection: Option<Connection>,
@@ -93,21 +104,20 @@ impl std::fmt::Debug for Tx<'_> {
 trait Operation: Send {
     /// Runs it; says whether its savepoint is kept.
     fn run(&mut self, tx: &mut Tx<'_>) -> bool;
-    /// Gives its caller the result, or the failure of the batch.
+    /// Tells its caller the result, or the failure of the batch.
     fn settle(self: Box<Self>, batch: Result<(), Error>);
-    /// Wakes its caller to lead the next batch.
-    fn lead(&self);
 }
 
-struct Job<F, T, E> {
+struct Job<F, D, T, E> {
     operation: Option<F>,
     result: Option<Result<T, E>>,
-    slot: Arc<Slot<Result<T, E>>>,
+    done: D,
 }
 
-impl<F, T, E> Operation for Job<F, T, E>
+impl<F, D, T, E> Operation for Job<F, D, T, E>
 where
     F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send,
+    D: FnOnce(Result<T, E>) + Send,
     T: Send,
     E: From<Error> + Send,
 {
@@ -121,145 +131,124 @@ where
     }
 
     fn settle(self: Box<Self>, batch: Result<(), Error>) {
-        self.slot.put(Turn::Done(match (batch, self.result) {
+        let Job { result, done, .. } = *self;
+        done(match (batch, result) {
             (Ok(()), Some(result)) => result,
             (Ok(()), None) => Err(Error::Closed.into()),
             // What failed by itself keeps its own, more telling error.
             (Err(_), Some(Err(own))) => Err(own),
             (Err(error), _) => Err(error.into()),
-        }));
-    }
-
-    fn lead(&self) {
-        self.slot.put(Turn::Lead);
-    }
-}
-
-/// Where a caller waits.
-struct Slot<R> {
-    turn: Mutex<Turn<R>>,
-    changed: Condvar,
-}
-
-enum Turn<R> {
-    Wait,
-    Lead,
-    Done(R),
-}
-
-impl<R> Slot<R> {
-    fn put(&self, turn: Turn<R>) {
-        *unpoisoned(&self.turn) = turn;
-        self.changed.notify_one();
-    }
-
-    /// The result, or `None` when it is this caller's turn to lead.
-    fn wait(&self) -> Option<R> {
-        let mut turn = unpoisoned(&self.turn);
-        loop {
-            match std::mem::replace(&mut *turn, Turn::Wait) {
-                Turn::Done(result) => return Some(result),
-                Turn::Lead => return None,
-                Turn::Wait => {
-                    turn = self.changed.wait(turn).unwrap_or_else(PoisonError::into_inner);
-                }
-            }
-        }
+        });
     }
 }
 
 impl Committer {
-    pub(crate) fn new(connection: Connection, head: Head, watch: Arc<Watch>, known: Arc<Known>) -> Self {
+    pub(crate) fn start(
+        connection: Connection,
+        head: Head,
+        watch: Arc<Watch>,
+        known: Arc<Known>,
+    ) -> io::Result<Self> {
         let writer = Writer { connection: Some(connection), head: Some(head), watch, known, data_version: 0 };
-        Committer { queue: Mutex::default(), writer: Mutex::new(writer) }
+        let shared =
+            Arc::new(Shared { queue: Mutex::default(), arrived: Condvar::new(), writer: Mutex::new(writer) });
+        let committing = Arc::clone(&shared);
+        let thread = thread::Builder::new().name("commit".to_owned()).spawn(move || committing.run())?;
+        Ok(Committer { shared, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Runs `operation` in a write transaction and returns once it is on disk.
+    /// Runs `operation` in a write transaction, and `done` once it is on disk or has
+    /// failed. `done` runs on the committing thread: short work only.
+    pub(crate) fn write_then<T, E, F, D>(&self, operation: F, done: D)
+    where
+        F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        D: FnOnce(Result<T, E>) + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        let job = Box::new(Job { operation: Some(operation), result: None, done });
+        if let Some(refused) = self.shared.enqueue(job) {
+            refused.settle(Err(Error::Closed));
+        }
+    }
+
+    /// The same, waiting for the result.
     pub(crate) fn write<T, E, F>(&self, operation: F) -> Result<T, E>
     where
         F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
         T: Send + 'static,
         E: From<Error> + Send + 'static,
     {
-        let slot = Arc::new(Slot { turn: Mutex::new(Turn::Wait), changed: Condvar::new() });
-        let job = Job { operation: Some(operation), result: None, slot: Arc::clone(&slot) };
-        if self.enqueue(Box::new(job))? {
-            self.lead();
-        }
-        loop {
-            match slot.wait() {
-                Some(result) => return result,
-                None => self.lead(),
-            }
-        }
-    }
-
-    /// Adds to the queue; says whether the caller is to lead.
-    fn enqueue(&self, job: Box<dyn Operation>) -> Result<bool, Error> {
-        let mut queue = unpoisoned(&self.queue);
-        if queue.closed {
-            return Err(Error::Closed);
-        }
-        queue.waiting.push_back(job);
-        Ok(!std::mem::replace(&mut queue.led, true))
-    }
-
-    /// Commits one batch and passes the lead on.
-    fn lead(&self) {
-        let mut writer = unpoisoned(&self.writer);
-        let mut batch = self.take_batch();
-        let outcome = writer.commit(&mut batch);
-        drop(writer);
-        self.pass_the_lead();
-        for job in batch {
-            job.settle(outcome.clone());
-        }
-    }
-
-    fn take_batch(&self) -> Vec<Box<dyn Operation>> {
-        let mut queue = unpoisoned(&self.queue);
-        let count = queue.waiting.len().min(BATCH_MAX);
-        queue.waiting.drain(..count).collect()
-    }
-
-    fn pass_the_lead(&self) {
-        let mut queue = unpoisoned(&self.queue);
-        match queue.waiting.front() {
-            Some(next) => next.lead(),
-            None => queue.led = false,
-        }
+        let (sender, receiver) = sync_channel(1);
+        self.write_then(operation, move |result| {
+            sender.send(result).unwrap_or_else(|_| log::error!("nobody waits for a written operation"));
+        });
+        receiver.recv().unwrap_or_else(|_| Err(Error::Panicked.into()))
     }
 
     /// Runs `task` on the write connection between two batches.
     pub(crate) fn between_batches<R>(&self, task: impl FnOnce(&Connection) -> R) -> Option<R> {
-        unpoisoned(&self.writer).connection.as_ref().map(task)
+        unpoisoned(&self.shared.writer).connection.as_ref().map(task)
     }
 
     /// Refuses further operations, lets those that wait finish, and gives up the connection.
     pub(crate) fn close(&self) -> Option<Connection> {
-        unpoisoned(&self.queue).closed = true;
-        // A leader that is woken after this finds no connection and fails its batch;
-        // so first let every queued operation be committed.
-        loop {
-            let mut writer = unpoisoned(&self.writer);
-            let mut batch = self.take_batch();
-            if batch.is_empty() {
-                return writer.connection.take();
-            }
-            let outcome = writer.commit(&mut batch);
-            drop(writer);
+        unpoisoned(&self.shared.queue).closed = true;
+        self.shared.arrived.notify_one();
+        if let Some(thread) = unpoisoned(&self.thread).take()
+            && thread.join().is_err()
+        {
+            log::error!("the committing thread panicked");
+        }
+        unpoisoned(&self.shared.writer).connection.take()
+    }
+}
+
+impl Shared {
+    /// Adds to the queue, or gives the job back when the store is closing.
+    fn enqueue(&self, job: Box<dyn Operation>) -> Option<Box<dyn Operation>> {
+        let mut queue = unpoisoned(&self.queue);
+        if queue.closed {
+            return Some(job);
+        }
+        queue.waiting.push_back(job);
+        if std::mem::take(&mut queue.idle) {
+            self.arrived.notify_one();
+        }
+        None
+    }
+
+    /// The committing thread: batch after batch, until the store is closed and
+    /// nothing waits.
+    fn run(&self) {
+        while let Some(mut batch) = self.next_batch() {
+            let outcome = unpoisoned(&self.writer).commit(&mut batch);
             for job in batch {
-                job.settle(outcome.clone());
+                let outcome = outcome.clone();
+                if catch_unwind(AssertUnwindSafe(|| job.settle(outcome))).is_err() {
+                    log::error!("a caller panicked when it was told its result");
+                }
             }
         }
+    }
+
+    fn next_batch(&self) -> Option<Vec<Box<dyn Operation>>> {
+        let mut queue = unpoisoned(&self.queue);
+        while queue.waiting.is_empty() {
+            if queue.closed {
+                return None;
+            }
+            queue.idle = true;
+            queue = self.arrived.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+        queue.idle = false;
+        let count = queue.waiting.len().min(BATCH_MAX);
+        Some(queue.waiting.drain(..count).collect())
     }
 }
 
 impl Writer {
     fn commit(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<(), Error> {
-        if batch.is_empty() {
-            return Ok(());
-        }
         self.watch.check_files()?;
         let outcome = self.run_batch(batch);
         match &outcome {

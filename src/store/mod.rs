@@ -69,7 +69,8 @@ impl Store {
         let watch = Watch::new(path, &layout.wal).map_err(Error::cannot_io("look at the database"))?;
         let watch = Arc::new(watch);
         let known = Arc::new(Known::default());
-        let committer = Committer::new(writer, head, Arc::clone(&watch), Arc::clone(&known));
+        let committer = Committer::start(writer, head, Arc::clone(&watch), Arc::clone(&known))
+            .map_err(Error::cannot_io("start the committing thread"))?;
         let committer = Arc::new(committer);
         let checkpointer = Checkpointer::start(checkpoints, Arc::clone(&committer))
             .map_err(Error::cannot_io("start the checkpoint thread"))?;
@@ -94,6 +95,18 @@ impl Store {
         E: From<Error> + Send + 'static,
     {
         self.committer.write(operation)
+    }
+
+    /// The same without waiting: `done` gets the result once it is on disk or has
+    /// failed. It runs between two commits, so it must be short.
+    pub fn write_then<T, E, F, D>(&self, operation: F, done: D)
+    where
+        F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+        D: FnOnce(Result<T, E>) + Send + 'static,
+        T: Send + 'static,
+        E: From<Error> + Send + 'static,
+    {
+        self.committer.write_then(operation, done);
     }
 
     /// Runs `query` on one consistent view of what is committed. Short work only:
