@@ -10,6 +10,8 @@ use rusqlite::{Connection, OpenFlags, Result};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The log is cut back to this size when it restarts.
 pub(crate) const JOURNAL_BYTES_MAX: i64 = 64 << 20;
+/// Page cache of the writer, in KiB: the index of previous hashes is hit at random.
+const WRITER_CACHE_KIB: i64 = 16 << 10;
 /// Prepared statements kept by each connection.
 const STATEMENTS_KEPT: usize = 64;
 
@@ -28,6 +30,7 @@ pub(crate) fn writer(path: &Path) -> Result<Connection> {
     // Checkpoints run away from the answer's path; see `checkpoint`.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "journal_size_limit", JOURNAL_BYTES_MAX)?;
+    connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     Ok(connection)
 }
 
