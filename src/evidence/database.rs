@@ -2,8 +2,7 @@
 
 use rusqlite::{Connection, Row};
 
-use crate::domain::canon::Hash;
-use crate::domain::decision::Decision;
+use crate::domain::decision::Recorded;
 use crate::domain::receipt::{Break, BreakKind, ChainVerifier, FORMAT_VERSION, GENESIS, Link, Receipt};
 use crate::store::error::Error;
 use crate::store::{decisions, receipts};
@@ -144,10 +143,10 @@ impl<'a> Verification<'a> {
             self.report(BreakKind::DecisionMissing, seq, id, decision_id, "nothing".to_owned());
             return Ok(());
         }
-        match decisions::from_row(row, receipts::COLUMN_COUNT) {
+        match decisions::recorded_from_row(row, receipts::COLUMN_COUNT) {
             Ok(decision) => {
                 *self.summary.decisions.get_or_insert(0) += 1;
-                if let Some((expected, found)) = difference(receipt, &decision) {
+                if let Some((expected, found)) = difference(receipt, &decision, &mut self.buffer) {
                     self.report(BreakKind::DecisionDiffers, seq, id, &expected, found);
                 }
             }
@@ -186,38 +185,31 @@ impl<'a> Verification<'a> {
 }
 
 /// The first thing in which a decision is not what its receipt says.
-fn difference(receipt: &Receipt<'_>, decision: &Decision) -> Option<(String, String)> {
-    let hash = decision.hash();
-    let at = decision.created_at.to_string();
-    let same = [
-        ("id", receipt.decision_id, Some(decision.id.as_str())),
-        ("agent_id", receipt.agent_id, Some(&decision.agent_id)),
-        ("user_id", receipt.user_id, decision.user_id.as_deref()),
-        ("run_id", receipt.run_id, decision.run_id.as_deref()),
-        ("trace_id", receipt.trace_id, decision.trace_id.as_deref()),
-        ("tool", Some(receipt.tool), Some(&decision.tool)),
-        ("action", Some(receipt.action), Some(&decision.action)),
-        ("resource", receipt.resource, decision.resource.as_deref()),
-        ("source_trust", Some(receipt.source_trust), Some(&decision.source_trust)),
-        ("decision", Some(receipt.decision), Some(decision.outcome.as_str())),
-        ("policy_version", receipt.policy_version, Some(&decision.policy_version)),
-        ("created_at", Some(receipt.ts), Some(&at)),
+fn difference(
+    receipt: &Receipt<'_>,
+    decision: &Recorded<'_>,
+    buffer: &mut Vec<u8>,
+) -> Option<(String, String)> {
+    let hash = decision.hash(buffer).to_hex();
+    let pairs = [
+        ("id", receipt.decision_id, Some(decision.id)),
+        ("agent_id", receipt.agent_id, Some(decision.agent_id)),
+        ("user_id", receipt.user_id, decision.user_id),
+        ("run_id", receipt.run_id, decision.run_id),
+        ("trace_id", receipt.trace_id, decision.trace_id),
+        ("tool", Some(receipt.tool), Some(decision.tool)),
+        ("action", Some(receipt.action), Some(decision.action)),
+        ("resource", receipt.resource, decision.resource),
+        ("source_trust", Some(receipt.source_trust), Some(decision.source_trust)),
+        ("decision", Some(receipt.decision), Some(decision.outcome)),
+        ("policy_version", receipt.policy_version, Some(decision.policy_version)),
+        ("created_at", Some(receipt.ts), Some(decision.created_at)),
+        ("action_hash", receipt.action_hash, Some(decision.action_hash)),
+        ("decision_hash", receipt.decision_hash, Some(hash.as_str())),
     ];
-    for (name, expected, found) in same {
-        if expected != found {
-            let show = |value: Option<&str>| format!("{name} {}", value.unwrap_or("null"));
-            return Some((show(expected), show(found)));
-        }
-    }
-    let hashes = [
-        ("action_hash", receipt.action_hash, decision.action_hash),
-        ("decision_hash", receipt.decision_hash, hash),
-    ];
-    hashes.into_iter().find(|(_, expected, found)| expected.and_then(Hash::parse) != Some(*found)).map(
-        |(name, expected, found)| {
-            (format!("{name} {}", expected.unwrap_or("null")), format!("{name} {found}"))
-        },
-    )
+    let (name, expected, found) = pairs.into_iter().find(|(_, expected, found)| expected != found)?;
+    let show = |value: Option<&str>| format!("{name} {}", value.unwrap_or("null"));
+    Some((show(expected), show(found)))
 }
 
 /// SQLite's own check of every page, row and index; the problems it names, if any.

@@ -4,7 +4,7 @@ use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::domain::canon::Hash;
-use crate::domain::decision::Decision;
+use crate::domain::decision::{Decision, Recorded};
 use crate::domain::policy::Outcome;
 use crate::domain::time::Timestamp;
 
@@ -97,6 +97,40 @@ pub(crate) fn from_row(row: &Row<'_>, from: usize) -> rusqlite::Result<Decision>
 /// Another spelling of the same instant would be an edit that no hash shows.
 fn exact_time(text: &str) -> Option<Timestamp> {
     Timestamp::parse(text).filter(|at| at.to_string() == text)
+}
+
+/// The same without copying, and without judging: for the verifier, which compares
+/// what is stored with what was hashed.
+pub(crate) fn recorded_from_row<'a>(row: &'a Row<'_>, from: usize) -> rusqlite::Result<Recorded<'a>> {
+    let text = |column: usize| -> rusqlite::Result<&'a str> { Ok(row.get_ref(from + column)?.as_str()?) };
+    let optional = |column: usize| -> rusqlite::Result<Option<&'a str>> {
+        Ok(row.get_ref(from + column)?.as_str_or_null()?)
+    };
+    Ok(Recorded {
+        id: text(1)?,
+        agent_id: text(2)?,
+        user_id: optional(3)?,
+        run_id: optional(4)?,
+        trace_id: optional(5)?,
+        parent_run_id: optional(6)?,
+        tool: text(7)?,
+        action: text(8)?,
+        resource: optional(9)?,
+        mutates_state: row.get(from + 10)?,
+        environment: text(11)?,
+        source_trust: text(12)?,
+        root_trust_level: text(13)?,
+        outcome: text(14)?,
+        reason: text(15)?,
+        matched_policy_ids: text(16)?,
+        policy_version: text(17)?,
+        risk_score: row.get(from + 18)?,
+        composite_risk_score: row.get(from + 19)?,
+        request_id: optional(20)?,
+        action_hash: text(21)?,
+        latency_ms: row.get(from + 22)?,
+        created_at: text(23)?,
+    })
 }
 
 /// Finds a decision by its id.
