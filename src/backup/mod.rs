@@ -34,6 +34,10 @@ use name::BackupName;
 
 /// Partial files: hidden, so that no backup can have such a name.
 const PARTIAL_PREFIX: &str = ".partial-";
+/// How much of the copy may wait to be written back.
+const PACE_BYTES: u64 = 1 << 20;
+/// How often its size is looked at, in operations of SQLite's virtual machine.
+const PACE_OPERATIONS: i32 = 200;
 /// Room that a backup leaves on its disk for the gateway's own log.
 const ROOM_LEFT_BYTES: u64 = 4 << 20;
 
@@ -191,8 +195,9 @@ impl Backups {
 
     /// `VACUUM INTO` the partial file, which is empty and private already.
     fn copy(&self, store: &Store, partial: &Partial) -> Result<(), Error> {
-        let source = store.snapshot()?;
+        let mut source = store.snapshot()?;
         check_room(&source, &self.folder)?;
+        pace(&mut source, partial.path())?;
         unpoisoned(&self.running).interrupt = Some(source.get_interrupt_handle());
         let target = absolute(partial.path()).map_err(cannot("find the backup folder"))?;
         let copied = source.execute("VACUUM INTO ?1", [target]);
@@ -262,6 +267,27 @@ fn absolute(path: &Path) -> io::Result<String> {
     let path = fs::canonicalize(path)?;
     let not_utf8 = || io::Error::new(io::ErrorKind::InvalidInput, "the path of the folder is not UTF-8");
     path.into_os_string().into_string().map_err(|_| not_utf8())
+}
+
+/// Syncs the copy as it grows. Left to the system, a gigabyte is written back at
+/// once, and the live database's own syncs wait behind it for as long.
+fn pace(source: &mut Connection, partial: &Path) -> Result<(), Error> {
+    let copy = fs::File::open(partial).map_err(cannot("open the copy"))?;
+    let mut synced = 0;
+    let sync_what_has_grown = move || {
+        let bytes = copy.metadata().map_or(synced, |metadata| metadata.len());
+        if bytes >= synced + PACE_BYTES {
+            synced = bytes;
+            // A failure shows again, and counts, when the finished copy is synced.
+            if let Err(error) = copy.sync_data() {
+                log::warn!("cannot sync the growing backup: {error}");
+            }
+        }
+        false
+    };
+    source
+        .progress_handler(PACE_OPERATIONS, Some(sync_what_has_grown))
+        .map_err(|error| StoreError::cannot("watch the copy")(error).into())
 }
 
 /// A full disk would also stop the live database's commits until the partial file

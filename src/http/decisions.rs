@@ -85,8 +85,12 @@ pub(crate) fn list(call: &Call<'_>) -> Result<Response, Error> {
         to: query.time("to")?,
         text: query.text("q")?,
     };
-    let decisions = decisions::list(call.gateway, &filter, query.page()?)?;
-    Ok(Response::of(200, &decisions.iter().map(shown).collect::<Vec<_>>()))
+    let listed = decisions::list(call.gateway, &filter, &query.keys()?, query.page()?)?;
+    let response = Response::of(200, &listed.decisions.iter().map(shown).collect::<Vec<_>>());
+    Ok(match listed.next {
+        Some(next) => response.with("X-Next-Cursor", next.to_string()),
+        None => response,
+    })
 }
 
 /// `GET /v1/decisions/{id}`

@@ -2,7 +2,7 @@
 
 use crate::domain::identifier::percent_decode;
 use crate::domain::time::Timestamp;
-use crate::service::{Error, Page};
+use crate::service::{Error, Keys, Page};
 
 /// The decoded parameters.
 #[derive(Debug)]
@@ -52,6 +52,15 @@ impl Query {
     /// An RFC 3339 time.
     pub(crate) fn time(&self, name: &str) -> Result<Option<Timestamp>, Error> {
         self.parsed(name, "a time as RFC 3339 has it", Timestamp::parse)
+    }
+
+    /// `before` (also `cursor`, as it is handed out) and `after`.
+    pub(crate) fn keys(&self) -> Result<Keys, Error> {
+        let (before, cursor) = (self.text("before")?, self.text("cursor")?);
+        if before.is_some() && cursor.is_some() {
+            return Err(Error::BadRequest("before and cursor are two names of one thing".to_owned()));
+        }
+        Ok(Keys { before: before.or(cursor), after: self.text("after")? })
     }
 
     /// `limit` and `offset` as the contract clamps them.

@@ -20,7 +20,7 @@ pub(crate) fn list(call: &Call<'_>) -> Result<Response, Error> {
         "desc" => Some(false),
         _ => None,
     })?;
-    let body = receipts::list(call.gateway, query.page()?, order.unwrap_or(false))?;
+    let body = receipts::list(call.gateway, &query.keys()?, query.page()?, order.unwrap_or(false))?;
     Ok(Response::json(200, body))
 }
 

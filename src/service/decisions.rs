@@ -1,13 +1,25 @@
 //! Looking at recorded decisions.
 
 use crate::domain::decision::Decision;
-use crate::store::decisions::{self, Filter};
+use crate::store::decisions::{self, Filter, Listed, Window};
 
-use super::{Error, Gateway, Page};
+use super::{Error, Gateway, Keys, Page};
+
+/// With more than this to leave out, a list is read on a connection of its own: it
+/// takes a while, and nobody else should wait for it.
+const OFFSET_AT_ONCE_MAX: u32 = 10_000;
 
 /// Decisions that pass the filter, newest first.
-pub fn list(gateway: &Gateway, filter: &Filter, page: Page) -> Result<Vec<Decision>, Error> {
-    Ok(gateway.store.read(|connection| decisions::list(connection, filter, page.limit, page.offset))?)
+pub fn list(gateway: &Gateway, filter: &Filter, keys: &Keys, page: Page) -> Result<Listed, Error> {
+    let list = |connection: &rusqlite::Connection| {
+        let (before, after) = keys.resolve(|id| Ok(decisions::find_seq(connection, id)?))?;
+        let window = Window { before, after, limit: page.limit, offset: page.offset };
+        Ok(decisions::list(connection, filter, window)?)
+    };
+    if page.offset > OFFSET_AT_ONCE_MAX {
+        return list(&gateway.store.snapshot()?);
+    }
+    gateway.store.read(list)
 }
 
 /// One decision.

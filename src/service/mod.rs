@@ -57,7 +57,34 @@ impl Gateway {
     }
 }
 
-/// Which part of a list is asked for.
+/// Which part of a list is asked for, by key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keys {
+    /// Only what is older than this: a position, or the id of an entry.
+    pub before: Option<String>,
+    /// Only what is newer than this.
+    pub after: Option<String>,
+}
+
+impl Keys {
+    /// The positions, where `find` knows an entry's.
+    fn resolve(
+        &self,
+        find: impl Fn(&str) -> Result<Option<i64>, Error>,
+    ) -> Result<(Option<i64>, Option<i64>), Error> {
+        let resolve = |key: &Option<String>| {
+            let Some(key) = key else { return Ok(None) };
+            let position = match key.parse() {
+                Ok(position) => Some(position),
+                Err(_) => find(key)?,
+            };
+            position.map(Some).ok_or_else(|| Error::BadRequest(format!("{key:?} is no entry of this list")))
+        };
+        Ok((resolve(&self.before)?, resolve(&self.after)?))
+    }
+}
+
+/// Which part of a list is asked for, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
     /// At most so many, 1 to [`Page::LIMIT_MAX`].

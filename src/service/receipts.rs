@@ -10,19 +10,20 @@ use crate::evidence::database::{self, Extent};
 use crate::evidence::{FirstBreak, Summary, export};
 use crate::store::receipts::{self, Head};
 
-use super::{Error, Gateway, Page};
+use super::{Error, Gateway, Keys, Page};
 
 /// A page of the chain as one JSON array: each receipt is what is hashed, and its hash.
-pub fn list(gateway: &Gateway, page: Page, oldest_first: bool) -> Result<Vec<u8>, Error> {
-    let page = receipts::Page { limit: page.limit, offset: page.offset, oldest_first };
+pub fn list(gateway: &Gateway, keys: &Keys, page: Page, oldest_first: bool) -> Result<Vec<u8>, Error> {
     let mut out = vec![b'['];
-    gateway.store.read(|connection| {
-        receipts::list(connection, page, &mut |receipt, hash| {
+    gateway.store.read(|connection| -> Result<(), Error> {
+        let (before, after) = keys.resolve(|id| Ok(receipts::seq_of(id)))?;
+        let page = receipts::Page { before, after, limit: page.limit, offset: page.offset, oldest_first };
+        Ok(receipts::list(connection, page, &mut |receipt, hash| {
             if out.len() > 1 {
                 out.push(b',');
             }
             receipt.write_served(&mut out, hash);
-        })
+        })?)
     })?;
     out.push(b']');
     Ok(out)

@@ -10,6 +10,7 @@ use crate::domain::time::Timestamp;
 
 use super::commit::Tx;
 use super::error::Error;
+use super::receipts;
 
 /// The columns, in the order of [`from_row`].
 pub(crate) const COLUMNS: &str = "seq, id, agent_id, user_id, run_id, trace_id, parent_run_id, tool, action, \
@@ -197,45 +198,144 @@ pub struct Filter {
     pub text: Option<String>,
 }
 
+/// Which part of a list is wanted, by position.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Window {
+    /// Only decisions before this position.
+    pub before: Option<i64>,
+    /// Only decisions after this position.
+    pub after: Option<i64>,
+    /// At most so many.
+    pub limit: u32,
+    /// After leaving out so many.
+    pub offset: u32,
+}
+
+/// A part of a list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listed {
+    /// The decisions, newest first.
+    pub decisions: Vec<Decision>,
+    /// Where to go on: the `before` of the next part. `None` at the end of the list.
+    pub next: Option<i64>,
+}
+
+/// How many decisions a list without a fitting index looks through, so that its time
+/// does not grow with the history; it then says where to go on.
+pub const LOOKED_THROUGH_MAX: i64 = 100_000;
+
 /// The decisions that pass `filter`, newest first.
-pub fn list(
-    connection: &Connection,
-    filter: &Filter,
-    limit: u32,
-    offset: u32,
-) -> Result<Vec<Decision>, Error> {
-    let (mut sql, mut values) = (format!("SELECT {COLUMNS} FROM decisions WHERE 1"), Vec::new());
-    let mut and = |condition: &str, value: Option<Box<dyn ToSql>>| {
-        if let Some(value) = value {
-            values.push(value);
-            sql.push_str(&format!(" AND {}", condition.replace('?', &format!("?{}", values.len()))));
-        }
+pub fn list(connection: &Connection, filter: &Filter, window: Window) -> Result<Listed, Error> {
+    let Some((oldest, newest)) = bounds(connection, filter, window)? else {
+        return Ok(Listed { decisions: Vec::new(), next: None });
     };
-    let text = |value: &Option<String>| value.clone().map(|value| Box::new(value) as Box<dyn ToSql>);
-    let time = |value: Option<Timestamp>| value.map(|at| Box::new(at.to_string()) as Box<dyn ToSql>);
-    and("agent_id = ?", text(&filter.agent_id));
-    and("decision = ?", filter.decision.map(|outcome| Box::new(outcome.as_str()) as Box<dyn ToSql>));
-    and("tool = ?", text(&filter.tool));
-    and("action = ?", text(&filter.action));
-    and("resource = ?", text(&filter.resource));
-    and("run_id = ?", text(&filter.run_id));
-    and("trace_id = ?", text(&filter.trace_id));
-    and("source_trust = ?", text(&filter.source_trust));
-    and("action_hash = ?", text(&filter.action_hash));
-    and("seq IN (SELECT seq FROM receipts WHERE receipt_hash = ?)", text(&filter.receipt_hash));
-    and("created_at >= ?", time(filter.from));
-    and("created_at <= ?", time(filter.to));
-    and("(instr(tool, ?) OR instr(action, ?) OR instr(resource, ?) OR instr(reason, ?))", text(&filter.text));
-    values.push(Box::new(limit));
-    values.push(Box::new(offset));
-    sql.push_str(&format!(" ORDER BY seq DESC LIMIT ?{} OFFSET ?{}", values.len() - 1, values.len()));
-    connection
+    let from = if filter.has_index() { oldest } else { oldest.max(newest - LOOKED_THROUGH_MAX + 1) };
+    let (condition, mut values) = filter.condition();
+    values.extend([from, newest, i64::from(window.limit), i64::from(window.offset)].map(boxed));
+    let first = values.len() - 3;
+    let sql = format!(
+        "SELECT {COLUMNS} FROM decisions WHERE {condition} AND seq BETWEEN ?{first} AND ?{} \
+         ORDER BY seq DESC LIMIT ?{} OFFSET ?{}",
+        first + 1,
+        first + 2,
+        first + 3
+    );
+    let rows = connection
         .prepare_cached(&sql)
         .and_then(|mut rows| {
             let values = rusqlite::params_from_iter(values.iter().map(|value| &**value));
-            rows.query_map(values, |row| from_row(row, 0))?.collect()
+            rows.query_map(values, |row| Ok((row.get::<_, i64>(0)?, from_row(row, 0)?)))?.collect()
         })
-        .map_err(Error::cannot("list decisions"))
+        .map_err(Error::cannot("list decisions"))?;
+    let rows: Vec<(i64, Decision)> = rows;
+    let is_full = u32::try_from(rows.len()).is_ok_and(|count| count == window.limit);
+    let last_looked_at = if is_full { rows.last().map_or(from, |(seq, _)| *seq) } else { from };
+    let next = (last_looked_at > oldest).then_some(last_looked_at);
+    Ok(Listed { decisions: rows.into_iter().map(|(_, decision)| decision).collect(), next })
+}
+
+/// The positions that can hold what is asked for; `None` when none can.
+fn bounds(connection: &Connection, filter: &Filter, window: Window) -> Result<Option<(i64, i64)>, Error> {
+    let (first, last): (Option<i64>, Option<i64>) = connection
+        .prepare_cached("SELECT (SELECT min(seq) FROM decisions), (SELECT max(seq) FROM decisions)")
+        .and_then(|mut row| row.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
+        .map_err(Error::cannot("list decisions"))?;
+    let (Some(mut oldest), Some(mut newest)) = (first, last) else { return Ok(None) };
+    if let Some(after) = window.after {
+        oldest = oldest.max(after.saturating_add(1));
+    }
+    if let Some(before) = window.before {
+        newest = newest.min(before.saturating_sub(1));
+    }
+    // A decision has its receipt's position and time.
+    if let Some(from) = filter.from {
+        oldest = oldest.max(receipts::first_at_or_after(connection, from)?);
+    }
+    if let Some(to) = filter.to {
+        newest = newest.min(receipts::first_at_or_after(connection, to.next())? - 1);
+    }
+    if let Some(hash) = &filter.receipt_hash {
+        let Some(seq) = receipts::find_seq_by_hash(connection, hash)? else { return Ok(None) };
+        (oldest, newest) = (oldest.max(seq), newest.min(seq));
+    }
+    Ok((oldest <= newest).then_some((oldest, newest)))
+}
+
+type Value = Box<dyn ToSql>;
+
+fn boxed(value: i64) -> Value {
+    Box::new(value)
+}
+
+impl Filter {
+    /// Whether an index leads to what passes, or everything does.
+    fn has_index(&self) -> bool {
+        let others = [
+            &self.tool,
+            &self.action,
+            &self.resource,
+            &self.run_id,
+            &self.trace_id,
+            &self.source_trust,
+            &self.action_hash,
+            &self.text,
+        ];
+        let one_of_two = self.agent_id.is_none() || self.decision.is_none();
+        others.iter().all(|filter| filter.is_none()) && one_of_two && self.decision != Some(Outcome::Allow)
+    }
+
+    fn condition(&self) -> (String, Vec<Value>) {
+        let (mut sql, mut values) = ("1".to_owned(), Vec::<Value>::new());
+        let mut and = |condition: &str, value: Option<&str>| {
+            if let Some(value) = value {
+                values.push(Box::new(value.to_owned()));
+                sql.push_str(&format!(" AND {}", condition.replace('?', &format!("?{}", values.len()))));
+            }
+        };
+        and("agent_id = ?", self.agent_id.as_deref());
+        // The second half is what the partial index asks for.
+        let rare = self.decision.is_some_and(|outcome| outcome != Outcome::Allow);
+        let decision = if rare { "decision = ? AND decision <> 'allow'" } else { "decision = ?" };
+        and(decision, self.decision.map(Outcome::as_str));
+        and("tool = ?", self.tool.as_deref());
+        and("action = ?", self.action.as_deref());
+        and("resource = ?", self.resource.as_deref());
+        and("run_id = ?", self.run_id.as_deref());
+        and("trace_id = ?", self.trace_id.as_deref());
+        and("source_trust = ?", self.source_trust.as_deref());
+        and("action_hash = ?", self.action_hash.as_deref());
+        let anywhere = "(instr(tool, ?) OR instr(action, ?) OR instr(resource, ?) OR instr(reason, ?))";
+        and(anywhere, self.text.as_deref());
+        (sql, values)
+    }
+}
+
+/// The position of a decision.
+pub fn find_seq(connection: &Connection, id: &str) -> Result<Option<i64>, Error> {
+    connection
+        .prepare_cached("SELECT seq FROM decisions WHERE id = ?1")
+        .and_then(|mut row| row.query_row([id], |row| row.get(0)).optional())
+        .map_err(Error::cannot("find a decision"))
 }
 
 /// Decisions at positions where the chain has no receipt.

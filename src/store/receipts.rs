@@ -232,6 +232,10 @@ pub(crate) fn from_row<'a>(row: &'a Row<'_>, from: usize) -> rusqlite::Result<(R
 /// Which receipts a list holds.
 #[derive(Debug, Clone, Copy)]
 pub struct Page {
+    /// Only receipts before this position.
+    pub before: Option<i64>,
+    /// Only receipts after this position.
+    pub after: Option<i64>,
     /// At most so many.
     pub limit: u32,
     /// After leaving out so many.
@@ -240,18 +244,28 @@ pub struct Page {
     pub oldest_first: bool,
 }
 
-/// Visits a page of the chain.
+/// Visits a page of the chain. Positions have no gaps, so leaving out is counting:
+/// the last page costs what the first one does.
 pub fn list(
     connection: &Connection,
     page: Page,
     visit: &mut dyn FnMut(&Receipt<'_>, &str),
 ) -> Result<(), Error> {
+    let last = Head::load(connection)?.seq;
+    let mut oldest = page.after.map_or(1, |after| after.saturating_add(1).max(1));
+    let mut newest = page.before.map_or(last, |before| before.saturating_sub(1).min(last));
+    if page.oldest_first {
+        oldest = oldest.saturating_add(i64::from(page.offset));
+    } else {
+        newest -= i64::from(page.offset);
+    }
     let order = if page.oldest_first { "ASC" } else { "DESC" };
-    let sql = format!("SELECT {COLUMNS} FROM receipts ORDER BY seq {order} LIMIT ?1 OFFSET ?2");
+    let sql =
+        format!("SELECT {COLUMNS} FROM receipts WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq {order} LIMIT ?3");
     connection
         .prepare_cached(&sql)
         .and_then(|mut rows| {
-            let mut rows = rows.query((page.limit, page.offset))?;
+            let mut rows = rows.query((oldest, newest, page.limit))?;
             while let Some(row) = rows.next()? {
                 let (receipt, hash) = from_row(row, 0)?;
                 visit(&receipt, hash);
@@ -259,6 +273,20 @@ pub fn list(
             Ok(())
         })
         .map_err(Error::cannot("list receipts"))
+}
+
+/// The position of the receipt with this hash: the one before the receipt that names
+/// it as the previous one, or the head.
+pub fn find_seq_by_hash(connection: &Connection, receipt_hash: &str) -> Result<Option<i64>, Error> {
+    let next: Option<i64> = connection
+        .prepare_cached("SELECT seq FROM receipts WHERE prev_receipt_hash = ?1")
+        .and_then(|mut row| row.query_row([receipt_hash], |row| row.get(0)).optional())
+        .map_err(Error::cannot("find a receipt"))?;
+    let head = Head::load(connection)?;
+    Ok(match next {
+        Some(next) => Some(next - 1).filter(|seq| *seq > 0),
+        None => (head.receipt_hash == receipt_hash && head.seq > 0).then_some(head.seq),
+    })
 }
 
 /// Finds a receipt by its id, and hands it to `visit`. The id holds the position,
@@ -293,7 +321,8 @@ pub fn find_at<T>(
         .map_err(Error::cannot("find a receipt"))
 }
 
-fn seq_of(event_id: &str) -> Option<i64> {
+/// The position that a receipt's id holds.
+pub fn seq_of(event_id: &str) -> Option<i64> {
     event_id.strip_prefix("rcpt_")?.split_once('_')?.0.parse().ok()
 }
 

@@ -4,5 +4,7 @@
 
 mod support;
 
+mod bench;
+mod load;
 mod runbook;
 mod scale;
