@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, InterruptHandle};
+use rusqlite::Connection;
 use sha2::{Digest, Sha256};
 
 use crate::domain::canon::Hash;
@@ -45,20 +45,7 @@ const ROOM_LEFT_BYTES: u64 = 4 << 20;
 #[derive(Debug)]
 pub struct Backups {
     folder: PathBuf,
-    running: Mutex<Running>,
-}
-
-#[derive(Default)]
-struct Running {
-    name: Option<BackupName>,
-    interrupt: Option<InterruptHandle>,
-    stopping: bool,
-}
-
-impl fmt::Debug for Running {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Running").field("name", &self.name).finish_non_exhaustive()
-    }
+    running: Mutex<Option<BackupName>>,
 }
 
 /// A finished backup.
@@ -72,10 +59,26 @@ pub struct Finished {
     pub sha256: Hash,
     /// How long it took, checks and sync included.
     pub duration: Duration,
+    /// How long each step took.
+    pub steps: Steps,
     /// The chain as found in the finished file.
     pub chain: Summary,
     /// The file's schema version.
     pub schema_version: u32,
+}
+
+/// How long the steps of a backup took: three of the four are the price of knowing
+/// that the copy is good.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Steps {
+    /// `VACUUM INTO`, syncs included.
+    pub copy: Duration,
+    /// Checking every page and index.
+    pub pages: Duration,
+    /// Verifying the chain and every decision.
+    pub chain: Duration,
+    /// SHA-256 of the file.
+    pub digest: Duration,
 }
 
 /// Why there is no backup.
@@ -128,7 +131,13 @@ impl std::error::Error for Error {
 
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
-        if error.is_disk_full() { Error::DiskFull(error.to_string()) } else { Error::Store(error) }
+        if error.is_disk_full() {
+            Error::DiskFull(error.to_string())
+        } else if error.is_stop() {
+            Error::Stopping
+        } else {
+            Error::Store(error)
+        }
     }
 }
 
@@ -161,34 +170,23 @@ impl Backups {
             return Err(Error::Taken);
         }
         let partial = Partial::create(&self.folder)?;
-        self.copy(store, &partial)?;
-        let (chain, schema_version) = check(partial.path())?;
-        let (size_bytes, sha256) = seal(partial.path())?;
+        let mut steps = Steps::default();
+        timed(&mut steps.copy, || self.copy(store, &partial))?;
+        let (chain, schema_version) = check(partial.path(), &mut steps)?;
+        let (size_bytes, sha256) = timed(&mut steps.digest, || seal(partial.path()))?;
         publish(partial.path(), &path)?;
         drop(partial);
         files::sync_folder(&self.folder).map_err(cannot("sync the backup folder"))?;
-        Ok(Finished { path, size_bytes, sha256, duration: started.elapsed(), chain, schema_version })
-    }
-
-    /// Ends a running backup, and lets none begin: the gateway is stopping.
-    pub fn stop(&self) {
-        let mut running = unpoisoned(&self.running);
-        running.stopping = true;
-        if let Some(interrupt) = &running.interrupt {
-            interrupt.interrupt();
-        }
+        Ok(Finished { path, size_bytes, sha256, duration: started.elapsed(), steps, chain, schema_version })
     }
 
     fn take_turn(&self, name: &BackupName) -> Result<Turn<'_>, Error> {
         let mut running = unpoisoned(&self.running);
-        if running.stopping {
-            return Err(Error::Stopping);
-        }
-        match &running.name {
+        match running.as_ref() {
             // Of several at once on one name, all but the first find it taken.
             Some(other) if other == name => return Err(Error::Taken),
             Some(_) => return Err(Error::Busy),
-            None => running.name = Some(name.clone()),
+            None => *running = Some(name.clone()),
         }
         Ok(Turn(self))
     }
@@ -198,19 +196,9 @@ impl Backups {
         let mut source = store.snapshot()?;
         check_room(&source, &self.folder)?;
         pace(&mut source, partial.path())?;
-        unpoisoned(&self.running).interrupt = Some(source.get_interrupt_handle());
         let target = absolute(partial.path()).map_err(cannot("find the backup folder"))?;
-        let copied = source.execute("VACUUM INTO ?1", [target]);
-        let stopping = {
-            let mut running = unpoisoned(&self.running);
-            running.interrupt = None;
-            running.stopping
-        };
-        match copied {
-            Ok(_) => Ok(()),
-            Err(_) if stopping => Err(Error::Stopping),
-            Err(error) => Err(StoreError::cannot("copy the database")(error).into()),
-        }
+        source.execute("VACUUM INTO ?1", [target]).map_err(StoreError::cannot("copy the database"))?;
+        Ok(())
     }
 }
 
@@ -219,7 +207,7 @@ struct Turn<'a>(&'a Backups);
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        unpoisoned(&self.0.running).name = None;
+        *unpoisoned(&self.0.running) = None;
     }
 }
 
@@ -306,16 +294,23 @@ fn check_room(source: &Connection, folder: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+fn timed<T>(duration: &mut Duration, step: impl FnOnce() -> T) -> T {
+    let started = Instant::now();
+    let result = step();
+    *duration = started.elapsed();
+    result
+}
+
 /// The copy by itself: every page, the schema, and the whole chain.
-fn check(path: &Path) -> Result<(Summary, u32), Error> {
+fn check(path: &Path, steps: &mut Steps) -> Result<(Summary, u32), Error> {
     let copy = connection::immutable(path).map_err(StoreError::cannot("open the copy"))?;
     let schema_version = migrate::check(&copy).map_err(|refusal| Error::Unsound(refusal.to_string()))?;
-    let problems = database::check_integrity(&copy)?;
+    let problems = timed(&mut steps.pages, || database::check_integrity(&copy))?;
     if let Some(problem) = problems.first() {
         return Err(Error::Unsound(problem.clone()));
     }
     let mut first = FirstBreak::default();
-    let chain = database::verify(&copy, Extent::Whole, &mut first)?;
+    let chain = timed(&mut steps.chain, || database::verify(&copy, Extent::Whole, &mut first))?;
     match first.0 {
         Some(broken) => Err(Error::Unsound(broken.to_string())),
         None => Ok((chain, schema_version)),

@@ -25,6 +25,7 @@ pub fn response(error: &Error) -> Response {
         Error::Busy(_) | Error::Stopping => failure(503, &message),
         Error::NoRoom(_) => failure(507, &message),
         Error::NotImplemented(_) => failure(501, &message),
+        Error::Store(cause) if cause.is_stop() => failure(503, "the gateway is stopping"),
         Error::Store(cause) if cause.is_disk_full() => unavailable(error, "the disk is full", "disk_full"),
         Error::Store(_) => unavailable(error, "the database failed", "database"),
         Error::Backup(_) => internal(error, "the backup failed"),

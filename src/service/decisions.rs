@@ -17,7 +17,8 @@ pub fn list(gateway: &Gateway, filter: &Filter, keys: &Keys, page: Page) -> Resu
         Ok(decisions::list(connection, filter, window)?)
     };
     if page.offset > OFFSET_AT_ONCE_MAX {
-        return list(&gateway.store.snapshot()?);
+        let snapshot = gateway.store.snapshot()?;
+        return list(&snapshot);
     }
     gateway.store.read(list)
 }

@@ -45,6 +45,19 @@ impl Error {
         move |source| Error::Io { doing, source: Arc::new(source) }
     }
 
+    /// Whether the gateway's own stop is the reason.
+    pub fn is_stop(&self) -> bool {
+        match self {
+            Error::Sqlite { source, .. } => {
+                source.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted)
+            }
+            Error::Closed => true,
+            Error::Io { .. } | Error::Corrupt(_) | Error::Replaced | Error::RolledBack | Error::Panicked => {
+                false
+            }
+        }
+    }
+
     /// Whether there was no room left: SQLite's FULL, the system's ENOSPC and
     /// EDQUOT, or a file-size limit (EFBIG, which SQLite reports as IOERR_WRITE).
     pub fn is_disk_full(&self) -> bool {

@@ -16,6 +16,7 @@ pub mod guard;
 mod known;
 pub mod migrate;
 pub mod receipts;
+mod snapshot;
 pub mod tools;
 mod watch;
 
@@ -34,10 +35,12 @@ use checkpoint::Checkpointer;
 use commit::{Committer, unpoisoned};
 use known::Known;
 use receipts::Head;
+use snapshot::Snapshots;
 use watch::Watch;
 
 pub use commit::Tx;
 pub use error::{Error, Refusal};
+pub use snapshot::Snapshot;
 
 /// The open database.
 pub struct Store {
@@ -47,6 +50,7 @@ pub struct Store {
     checkpointer: Checkpointer,
     watch: Arc<Watch>,
     known: Arc<Known>,
+    snapshots: Snapshots,
 }
 
 impl Store {
@@ -81,6 +85,7 @@ impl Store {
             checkpointer,
             watch,
             known,
+            snapshots: Snapshots::default(),
         })
     }
 
@@ -140,9 +145,14 @@ impl Store {
     }
 
     /// A read-only connection of its own, for work that takes long.
-    pub fn snapshot(&self) -> Result<Connection, Error> {
+    pub fn snapshot(&self) -> Result<Snapshot, Error> {
         self.watch.check_files()?;
-        connection::reader(&self.path).map_err(Error::cannot("open the database for reading"))
+        self.snapshots.open(&self.path)
+    }
+
+    /// Ends whatever works on a snapshot, and lets none begin: the gateway is stopping.
+    pub fn end_snapshots(&self) {
+        self.snapshots.end();
     }
 
     /// The database file.
@@ -173,6 +183,7 @@ impl Store {
     /// Commits what waits, moves the whole log into the database, and closes: no
     /// log stays beside it. Operations that come later fail with [`Error::Closed`].
     pub fn close(&self) -> Result<(), Error> {
+        self.end_snapshots();
         self.checkpointer.stop();
         drop(unpoisoned(&self.reader).take());
         let Some(writer) = self.committer.close() else { return Ok(()) };
