@@ -1,0 +1,377 @@
+//! A gateway in a temporary folder, and a client for it.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+pub const GATEWAY: &str = env!("CARGO_BIN_EXE_aegis-gateway");
+pub const VERIFIER: &str = env!("CARGO_BIN_EXE_aegis-verify-receipts");
+
+/// How long anything may take on a busy machine before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` holds.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+/// A folder in which gateways run, one after the other, on `db/` and `backups/`.
+pub struct Home {
+    folder: TempDir,
+    settings: Vec<(String, String)>,
+}
+
+impl Home {
+    pub fn new() -> Self {
+        Home { folder: TempDir::new().expect("a folder"), settings: Vec::new() }
+    }
+
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn path(&self, relative: &str) -> PathBuf {
+        self.folder.path().join(relative)
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.path("db/aegisagent.db")
+    }
+
+    /// The gateway's command with a clean environment, a free port, and this folder.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(GATEWAY);
+        command.args(arguments).current_dir(self.folder.path()).env_clear();
+        command.env("AEGIS_BIND_ADDR", "127.0.0.1:0");
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Starts a gateway and waits until it listens.
+    pub fn start(&self) -> Gateway {
+        let log = self.path("log");
+        let file = fs::File::create(&log).expect("a log");
+        let child = self.command(&[]).stderr(file).stdin(Stdio::null()).spawn().expect("the gateway runs");
+        let mut gateway = Gateway { child, log, address: None, token: String::new() };
+        wait_until("the gateway listens", || gateway.look_for_address());
+        let kept = fs::read_to_string(self.path("db/admin.token")).unwrap_or_default();
+        let given = self
+            .settings
+            .iter()
+            .find(|(name, _)| name == "AEGIS_ADMIN_TOKEN")
+            .map(|(_, value)| value.clone());
+        gateway.token = given.unwrap_or_else(|| kept.trim().to_owned());
+        gateway
+    }
+
+    /// Starts a gateway that is expected to refuse; returns its exit code and its one line.
+    pub fn start_refused(&self) -> (i32, String) {
+        let output = self.command(&[]).output().expect("the gateway runs");
+        let text = String::from_utf8(output.stderr).expect("text");
+        let line = text.lines().filter(|line| line.starts_with("aegis-gateway: ")).collect::<Vec<_>>();
+        assert_eq!(line.len(), 1, "one line: {text}");
+        (output.status.code().expect("an exit code"), line[0].to_owned())
+    }
+
+    /// Every file below `relative` with its content, for comparing before and after.
+    pub fn snapshot(&self, relative: &str) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut found = Vec::new();
+        collect(&self.path(relative), &mut found);
+        found.sort();
+        found
+    }
+}
+
+fn collect(folder: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            collect(&path, found);
+        } else if path.is_file() {
+            let content = fs::read(&path).expect("readable");
+            found.push((path, content));
+        }
+    }
+}
+
+/// A running gateway; killed when dropped.
+pub struct Gateway {
+    child: Child,
+    log: PathBuf,
+    address: Option<SocketAddr>,
+    pub token: String,
+}
+
+impl Gateway {
+    fn look_for_address(&mut self) -> bool {
+        if let Some(status) = self.child.try_wait().expect("a child") {
+            panic!("the gateway ended with {status}: {}", self.log());
+        }
+        let log = self.log();
+        let address = log.split(" listens on ").nth(1).and_then(|rest| rest.split_whitespace().next());
+        self.address = address.and_then(|address| address.parse().ok());
+        self.address.is_some()
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address.expect("it listens")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).expect("a log")
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("ended");
+    }
+
+    /// SIGTERM, and the exit code.
+    pub fn stop(mut self) -> i32 {
+        self.signal("TERM");
+        self.child.wait().expect("ended").code().expect("not killed by the signal")
+    }
+
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// A request as the operator.
+    pub fn operator(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        self.request(method, path, Some(&self.token), body)
+    }
+
+    pub fn request(&self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> Answer {
+        let body = body.map(Value::to_string);
+        try_request(self.address(), method, path, token, body.as_deref()).expect("an answer")
+    }
+
+    /// A client of one agent, registered with a tool `t` whose action `read` reads
+    /// and whose action `write` mutates.
+    pub fn agent(&self, key: &str) -> Agent {
+        let tool = json!({"skill_key": "t", "name": "t", "type": "test", "actions": [
+            {"action_key": "read", "risk": "low", "mutates_state": false, "approval_required": false, "default_decision": "policy"},
+            {"action_key": "write", "risk": "low", "mutates_state": true, "approval_required": false, "default_decision": "policy"},
+        ]});
+        assert_eq!(self.operator("POST", "/v1/tools", Some(&tool)).status, 200);
+        let body = json!({"agent_key": key, "name": key, "environment": "production", "risk_tier": "low"});
+        let answer = self.operator("POST", "/v1/agents/register", Some(&body));
+        assert!(matches!(answer.status, 200 | 201), "{answer:?}");
+        let text = |name: &str| answer.body[name].as_str().expect(name).to_owned();
+        Agent { address: self.address(), id: text("id"), token: text("agent_token") }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // It may have ended already; then there is nothing to kill.
+        if self.child.try_wait().expect("a child").is_none() {
+            self.child.kill().expect("killed");
+            self.child.wait().expect("ended");
+        }
+    }
+}
+
+/// An agent's side of the gateway.
+#[derive(Clone)]
+pub struct Agent {
+    pub address: SocketAddr,
+    pub id: String,
+    pub token: String,
+}
+
+impl Agent {
+    pub fn ask(&self, action: &str, source_trust: &str) -> Answer {
+        self.try_ask(action, source_trust).expect("an answer")
+    }
+
+    /// The same, where the gateway may die meanwhile.
+    pub fn try_ask(&self, action: &str, source_trust: &str) -> std::io::Result<Answer> {
+        let body = json!({"tool": "t", "action": action, "resource": "r", "mutates_state": action == "write",
+                          "parameters": {"amount": 1.5}, "source_trust": source_trust});
+        try_request(self.address, "POST", "/v1/authorize", Some(&self.token), Some(&body.to_string()))
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: String,
+    pub body: Value,
+    pub raw: Vec<u8>,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+}
+
+/// One request on a connection of its own.
+pub fn try_request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+    body: Option<&str>,
+) -> std::io::Result<Answer> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    if let Some(token) = token {
+        head.push_str(&format!("Authorization: Bearer {token}\r\n"));
+    }
+    if let Some(body) = body {
+        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    }
+    raw_request(address, format!("{head}\r\n{}", body.unwrap_or("")).as_bytes())
+}
+
+/// Sends bytes, and reads one answer until the server closes.
+pub fn raw_request(address: SocketAddr, bytes: &[u8]) -> std::io::Result<Answer> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(bytes)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let cut_off = || std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "no whole answer");
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").ok_or_else(cut_off)?;
+    let headers = String::from_utf8_lossy(&answer[..end]).into_owned();
+    let status = headers.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(cut_off)?;
+    let raw = answer[end + 4..].to_vec();
+    let length = headers.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+    if length.is_some_and(|length| length.parse() != Ok(raw.len())) {
+        return Err(cut_off());
+    }
+    let body = serde_json::from_slice(&raw).unwrap_or(Value::Null);
+    Ok(Answer { status, headers, body, raw })
+}
+
+/// Runs the verifier.
+pub fn verify(arguments: &[&str]) -> Output {
+    Command::new(VERIFIER).args(arguments).env_clear().output().expect("the verifier runs")
+}
+
+/// Sends bytes, and reads whatever comes until the server closes: where there may be no
+/// body, or more than one answer.
+pub fn raw_bytes(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.write_all(bytes).expect("sent");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an answer");
+    answer
+}
+
+/// The answer is a failure of the contract's shape, and says nothing else.
+pub fn assert_failure(answer: &Answer, status: u16, reason: &str) {
+    assert_eq!(answer.status, status, "{answer:?}");
+    let body = answer.body.as_object().expect("an error body");
+    let fixed =
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": status});
+    for (name, value) in fixed.as_object().expect("an object") {
+        assert_eq!(body.get(name), Some(value), "{name}: {answer:?}");
+    }
+    assert!(body["message"].as_str().is_some_and(|message| !message.is_empty()), "{answer:?}");
+    let known = ["kind", "apiVersion", "status", "reason", "code", "message", "details"];
+    assert!(body.keys().all(|name| known.contains(&name.as_str())), "{answer:?}");
+    assert_eq!(answer.header("Content-Type"), Some("application/json"), "{answer:?}");
+}
+
+/// Lowercase hexadecimal SHA-256.
+pub fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Home {
+    /// Runs SQL on the database of a stopped gateway.
+    pub fn sql(&self, statements: &str) {
+        let database = rusqlite::Connection::open(self.database()).expect("a database");
+        database.execute_batch(statements).expect(statements);
+    }
+
+    /// Starts a gateway from a shell that has run `prelude`, such as `umask` or `ulimit`.
+    pub fn start_after(&self, prelude: &str) -> Gateway {
+        let log = self.path("log");
+        let file = fs::File::create(&log).expect("a log");
+        let plain = self.command(&[]);
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &format!("{prelude}; exec \"$0\""), GATEWAY]).env_clear();
+        shell.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        shell.current_dir(self.folder.path()).stderr(file).stdin(Stdio::null());
+        let child = shell.spawn().expect("the shell runs");
+        let mut gateway = Gateway { child, log, address: None, token: String::new() };
+        wait_until("the gateway listens", || gateway.look_for_address());
+        gateway.token = fs::read_to_string(self.path("db/admin.token")).expect("a token").trim().to_owned();
+        gateway
+    }
+}
+
+impl Gateway {
+    /// The answer to a body for `/v1/authorize`, sent as it is.
+    pub fn authorize(&self, token: &str, body: &str) -> Answer {
+        try_request(self.address(), "POST", "/v1/authorize", Some(token), Some(body)).expect("an answer")
+    }
+
+    /// Registers an agent with further members of the registration.
+    pub fn register(&self, key: &str, more: &Value) -> Agent {
+        let mut body =
+            json!({"agent_key": key, "name": key, "environment": "production", "risk_tier": "low"});
+        for (name, value) in more.as_object().expect("an object") {
+            body[name] = value.clone();
+        }
+        let answer = self.operator("POST", "/v1/agents/register", Some(&body));
+        assert!(matches!(answer.status, 200 | 201), "{answer:?}");
+        let text = |name: &str| answer.body[name].as_str().expect(name).to_owned();
+        Agent { address: self.address(), id: text("id"), token: text("agent_token") }
+    }
+
+    /// Registers one action of a tool.
+    pub fn tool(&self, tool: &str, action: &str, more: &Value) {
+        let mut described = json!({"action_key": action, "risk": "low", "mutates_state": false,
+                                   "approval_required": false, "default_decision": "policy"});
+        for (name, value) in more.as_object().expect("an object") {
+            described[name] = value.clone();
+        }
+        let body = json!({"skill_key": tool, "name": tool, "type": "test", "actions": [described]});
+        let answer = self.operator("POST", "/v1/tools", Some(&body));
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+
+    /// The body of a GET as the operator that must succeed.
+    pub fn get(&self, path: &str) -> Value {
+        let answer = self.operator("GET", path, None);
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        answer.body
+    }
+
+    /// Waits for the end of a process that was signalled; its exit code, or -1 where a
+    /// signal ended it.
+    pub fn wait(mut self) -> i32 {
+        let mut ended = None;
+        wait_until("the gateway ends", || {
+            ended = self.child.try_wait().expect("a child");
+            ended.is_some()
+        });
+        ended.and_then(|status| status.code()).unwrap_or(-1)
+    }
+}
