@@ -232,11 +232,14 @@ impl<'a> Report<'a> {
         let decisions = summary.decisions.map_or(String::new(), |count| format!(" and {count} decisions"));
         let from = match summary.proven_from.as_str() {
             "" => "from the first".to_owned(),
-            hash => format!("after {hash}"),
+            hash => format!("after {}", hash.escape_debug()),
         };
         let head = match summary.head_hash.as_str() {
             "" => "empty".to_owned(),
-            hash => summary.head_seq.map_or(hash.to_owned(), |seq| format!("seq {seq}, {hash}")),
+            hash => {
+                let hash = hash.escape_debug();
+                summary.head_seq.map_or(hash.to_string(), |seq| format!("seq {seq}, {hash}"))
+            }
         };
         let count = summary.receipts;
         self.write(&format!("{}: {count} receipts{decisions}, {from}; head {head}\n", verdict(summary)));
