@@ -35,6 +35,9 @@ Exit status: 0 verified; 1 tampered, every break listed; 2 usage, or unreadable;
 3 it cannot be told.
 ";
 
+/// Written with the first break or at the end: a failure before leaves no half report.
+const OPENING: &str = "{\"breaks\":[";
+
 const TAMPERED: u8 = 1;
 const UNREADABLE: u8 = 2;
 const UNDECIDABLE: u8 = 3;
@@ -169,9 +172,6 @@ impl<'a> Report<'a> {
             failed: None,
             progress: io::stderr().is_terminal() && !arguments.table,
         };
-        if arguments.json {
-            report.write("{\"breaks\":[");
-        }
         if arguments.table {
             report.write(&row(["seq", "ts", "decision", "tool", "action", "receipt", "state"]));
         }
@@ -219,7 +219,10 @@ impl<'a> Report<'a> {
             "break_count": summary.breaks,
             "note": self.note,
         });
-        // The list of breaks is open; the rest of the object closes it.
+        // The list of breaks is open if there are any; the rest of the object closes it.
+        if self.breaks == 0 {
+            self.write(OPENING);
+        }
         self.write("],");
         self.write(&rest.to_string()[1..]);
         self.write("\n");
@@ -252,7 +255,7 @@ impl<'a> Report<'a> {
 impl Observer for Report<'_> {
     fn found(&mut self, broken: &Break) {
         if self.arguments.json {
-            let comma = if self.breaks > 0 { "," } else { "" };
+            let comma = if self.breaks > 0 { "," } else { OPENING };
             let one = json!({
                 "kind": broken.kind.as_str(), "seq": broken.seq, "id": broken.id,
                 "expected": broken.expected, "found": broken.found,
