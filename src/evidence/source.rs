@@ -146,10 +146,16 @@ fn open_with_log(layout: &Layout) -> Result<(Connection, Option<TemporaryFolder>
     };
     let folder = TemporaryFolder::create().map_err(cannot)?;
     let copy = folder.0.join("copy.db");
-    fs::copy(&layout.database, &copy).map_err(cannot)?;
-    fs::copy(&layout.wal, files::with_suffix(&copy, "-wal")).map_err(cannot)?;
+    copy_content(&layout.database, &copy).map_err(cannot)?;
+    copy_content(&layout.wal, &files::with_suffix(&copy, "-wal")).map_err(cannot)?;
     let connection = connection::with_log_untouched(&copy).map_err(cannot_open)?;
     Ok((connection, Some(folder)))
+}
+
+/// Not `fs::copy`, which copies the mode too: SQLite could not recover the log of a
+/// copy that it may not write to.
+fn copy_content(from: &Path, to: &Path) -> io::Result<u64> {
+    io::copy(&mut File::open(from)?, &mut files::create_private_file(to)?)
 }
 
 /// Reads the file once from front to back: SQLite reads page by page, which on a
