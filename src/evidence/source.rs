@@ -169,7 +169,11 @@ fn read_ahead(path: &Path) {
 }
 
 fn check_schema(connection: &Connection) -> Result<(), SourceError> {
-    let known = migrate::check(connection).map_err(undecidable)?;
+    let application = connection.pragma_query_value(None, "application_id", |row| row.get::<_, i32>(0));
+    let foreign = application.is_ok_and(|id| id != migrate::APPLICATION_ID);
+    let known = migrate::check(connection).map_err(|refusal| {
+        if foreign { SourceError::Unreadable(refusal.to_string()) } else { undecidable(refusal) }
+    })?;
     log::debug!("schema version {known}");
     Ok(())
 }
