@@ -84,6 +84,27 @@ fn registering_again_keeps_the_id_and_kills_the_old_token_at_once() {
 }
 
 #[test]
+fn of_many_registrations_at_once_one_makes_the_agent_and_one_token_lives() {
+    let home = Home::new();
+    let gateway = home.start();
+    let body = json!({"agent_key": "k", "name": "n", "environment": "e", "risk_tier": "low"});
+    let answers: Vec<Answer> = std::thread::scope(|scope| {
+        let register = || gateway.operator("POST", "/v1/agents/register", Some(&body));
+        let clients: Vec<_> = (0..8).map(|_| scope.spawn(register)).collect();
+        clients.into_iter().map(|client| client.join().expect("an answer")).collect()
+    });
+    let count = |status: u16| answers.iter().filter(|answer| answer.status == status).count();
+    assert_eq!((count(201), count(200)), (1, 7));
+    assert!(answers.iter().all(|answer| answer.body["id"] == answers[0].body["id"]));
+    let ask = |answer: &&Answer| {
+        let token = answer.body["agent_token"].as_str().expect("a token");
+        gateway.authorize(token, &flat("read", false, TRUSTED).to_string()).status == 200
+    };
+    assert_eq!(answers.iter().filter(ask).count(), 1);
+    assert_eq!(list_of(&gateway.get("/v1/agents")).len(), 1);
+}
+
+#[test]
 fn a_registration_is_shown_whole_and_without_any_secret() {
     let home = Home::new();
     let gateway = home.start();

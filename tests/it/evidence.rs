@@ -179,6 +179,40 @@ fn a_running_gateway_s_database_verifies_while_it_goes_on() {
 }
 
 #[test]
+fn a_database_that_is_being_written_to_verifies_at_any_moment() {
+    let home = Home::new();
+    let gateway = home.start();
+    let agent = gateway.agent("a");
+    let path = home.database();
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                for _ in 0..2000 {
+                    if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                        break;
+                    }
+                    assert_eq!(agent.ask("write", "semi_trusted_customer").status, 200);
+                }
+            });
+        }
+        let mut last = 0;
+        for _ in 0..25 {
+            let (code, said) = report(&path, &[]);
+            if code != 0 {
+                stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            }
+            assert_eq!(code, 0, "{said}");
+            let count = said["receipts"].as_u64().expect("a count");
+            assert!(count >= last && said["decisions"] == count, "{said}");
+            last = count;
+        }
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert_eq!(gateway.stop(), 0);
+}
+
+#[test]
 fn a_killed_gateway_s_log_is_counted_and_every_file_stays_as_it_was() {
     let home = Home::new();
     let gateway = gateway_with_receipts(&home);
@@ -481,7 +515,7 @@ fn two_receipts_that_changed_places_are_found() {
 /// One row as the members that are hashed: `seq` of a decision is not one of them.
 fn members(database: &Connection, table: &str, seq: i64) -> serde_json::Map<String, Value> {
     let mut row = database.prepare(&format!("SELECT * FROM {table} WHERE seq = {seq}")).expect("a table");
-    let names: Vec<String> = row.column_names().into_iter().map(str::to_owned).collect();
+    let names: Vec<String> = row.column_names().map(str::to_owned).collect();
     let read = |row: &rusqlite::Row<'_>| {
         let value = |index: usize| match row.get_ref(index).expect("a value") {
             rusqlite::types::ValueRef::Null => Value::Null,
@@ -887,6 +921,32 @@ fn the_help_says_what_every_exit_status_means() {
     }
     let output = verify(&["--version"]);
     assert!(String::from_utf8_lossy(&output.stdout).starts_with("aegis-verify-receipts "));
+}
+
+#[test]
+fn the_exit_status_holds_where_nothing_can_be_said() {
+    let bench = Bench::new(&stopped());
+    let run = |arguments: &[&str], standard_error: bool| {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("the full device");
+        let mut command = Command::new(VERIFIER);
+        command.args(arguments).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        if standard_error {
+            command.stderr(full)
+        } else {
+            command.stdout(full)
+        };
+        command.status().expect("the verifier runs").code()
+    };
+    let tampered = bench.after("DELETE FROM receipts WHERE seq = 3");
+    let tampered = text(&tampered);
+    for arguments in [&["--wrong"][..], &["missing"], &[]] {
+        assert_eq!(run(arguments, true), Some(2), "{arguments:?}");
+    }
+    assert_eq!(run(&[tampered], true), Some(1));
+    // A verdict that cannot be written is none.
+    for arguments in [&[tampered][..], &["--json", tampered], &[text(&bench.original)]] {
+        assert_eq!(run(arguments, false), Some(2), "{arguments:?}");
+    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{Gateway, Home, PATIENCE, assert_failure, raw_request, verify, wait_until};
+use crate::support::{Gateway, Home, PATIENCE, assert_failure, raw_request, try_request, verify, wait_until};
 
 const TRUSTED: &str = "trusted_internal_signed";
 
@@ -682,4 +682,32 @@ fn a_folder_that_cannot_be_made_is_refused_in_one_line() {
     assert_eq!(code, 3, "{line}");
     assert!(line.contains("db"), "{line}");
     assert_eq!(fs::read(home.path("db")).expect("still there"), b"a file in the way");
+}
+
+#[test]
+fn a_log_that_cannot_be_written_changes_neither_the_work_nor_the_exit_status() {
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").expect("the full device");
+    let home = Home::new().with("AEGIS_WORKERS", "rubbish");
+    let status = home.command(&[]).stderr(full()).status().expect("the gateway runs");
+    assert_eq!(status.code(), Some(2));
+
+    let home = Home::new();
+    let mut first = home.command(&[]).stderr(full()).spawn().expect("the gateway runs");
+    wait_until("it is ready", || run(&home, &["healthcheck"]).status.code() == Some(0));
+    let second = home.command(&[]).stderr(full()).status().expect("the gateway runs");
+    assert_eq!(second.code(), Some(3));
+    let address = fs::read_to_string(home.path("db/aegisagent.db.lock")).expect("an address");
+    let token = fs::read_to_string(home.path("db/admin.token")).expect("a token");
+    let address = address.trim().parse().expect("an address");
+    let answer = try_request(address, "GET", "/v1/agents", Some(token.trim()), None).expect("an answer");
+    assert_eq!(answer.status, 200);
+    let stopped = Command::new("kill").arg(first.id().to_string()).status().expect("kill runs");
+    assert!(stopped.success());
+    let mut ended = None;
+    wait_until("it ends", || {
+        ended = first.try_wait().expect("a child");
+        ended.is_some()
+    });
+    assert_eq!(ended.and_then(|status| status.code()), Some(0));
+    assert_left_clean(&home);
 }
