@@ -54,14 +54,21 @@ struct Arguments {
 fn main() -> ExitCode {
     match parse(std::env::args().skip(1)) {
         Ok(Some(arguments)) => run(&arguments).unwrap_or_else(|(status, line)| {
-            eprintln!("aegis-verify-receipts: {line}");
+            complain(&format!("aegis-verify-receipts: {line}\n"));
             ExitCode::from(status)
         }),
         Ok(None) => ExitCode::SUCCESS,
         Err(line) => {
-            eprintln!("aegis-verify-receipts: {line}; see --help");
+            complain(&format!("aegis-verify-receipts: {line}; see --help\n"));
             ExitCode::from(UNREADABLE)
         }
+    }
+}
+
+/// Not `eprint!`, which panics where standard error is full: the status must hold.
+fn complain(text: &str) {
+    if io::stderr().write_all(text.as_bytes()).is_err() {
+        log::debug!("standard error cannot be written");
     }
 }
 
@@ -186,7 +193,7 @@ impl<'a> Report<'a> {
 
     fn finish(mut self, mut summary: Summary) -> io::Result<u8> {
         if self.progress {
-            eprint!("\r\x1b[K");
+            complain("\r\x1b[K");
         }
         if let Some(expected) = self.arguments.expect_head.clone()
             && summary.head_hash != expected
@@ -278,7 +285,7 @@ impl Observer for Report<'_> {
 
     fn progress(&mut self, receipts: u64) {
         if self.progress {
-            eprint!("\r{receipts} receipts checked");
+            complain(&format!("\r{receipts} receipts checked"));
         }
     }
 }
