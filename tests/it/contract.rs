@@ -914,6 +914,11 @@ fn the_same_request_gets_the_same_answer_and_another_under_its_name_is_a_conflic
     }
     assert_eq!(list_of(&gateway.get("/v1/decisions")).len(), 1);
     assert_eq!(gateway.get("/v1/receipts/chain-head")["head"]["seq"], 1);
+    // Another source is another question, even where the root makes them weigh the same.
+    let rooted = with(good.clone(), "trace", json!({"root_trust_level": "unknown"}));
+    assert_eq!(ask(&with(rooted, "request_id", json!("r-2"))).status, 200);
+    let unknown = with(with(good.clone(), "source_trust", json!("unknown")), "request_id", json!("r-2"));
+    assert_failure(&ask(&unknown), 409, "Conflict");
     // The name belongs to one agent.
     let other = gateway.register("b", &json!({}));
     let theirs = gateway.authorize(&other.token, &good.to_string());
