@@ -1537,6 +1537,8 @@ fn who_has_no_right_token_is_turned_away_before_the_body_is_looked_at() {
             assert_failure(&answer, 401, "Unauthorized");
             assert_eq!(answer.header("WWW-Authenticate"), Some("Bearer"), "{method} {path}");
         }
+        // Nor is it told what else is wrong, such as a body that is missing.
+        assert_failure(&send(&gateway, method, path, &[], b""), 401, "Unauthorized");
         let wrong_kind = if path == "/v1/authorize" { &gateway.token } else { &agent.token };
         assert_failure(&try_with(&format!("Authorization: Bearer {wrong_kind}")), 403, "Forbidden");
     }
