@@ -101,13 +101,19 @@ impl Config {
     pub fn from_variables(variables: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
         let get = |name: &str| variables.get(name).map(String::as_str).filter(|value| !value.is_empty());
         let db_path = path("AEGIS_DB_PATH", get("AEGIS_DB_PATH").unwrap_or("db/aegisagent.db"))?;
-        if db_path.file_name().is_none() || db_path.is_dir() {
+        let ends_as_folder = db_path.as_os_str().as_encoded_bytes().ends_with(b"/");
+        if db_path.file_name().is_none() || db_path.is_dir() || ends_as_folder {
             return Err(bad("AEGIS_DB_PATH", &db_path.to_string_lossy(), "the path of a file"));
+        }
+        let backup_dir = path("AEGIS_BACKUP_DIR", get("AEGIS_BACKUP_DIR").unwrap_or("backups"))?;
+        if !can_be_folder(&backup_dir) {
+            let shown = backup_dir.to_string_lossy();
+            return Err(bad("AEGIS_BACKUP_DIR", &shown, "the path of a folder, there or to be made"));
         }
         let known = |name: &str| NAMES.contains(&name) || name == "RUST_LOG";
         Ok(Config {
             bind_addr: bind_addr(get("AEGIS_BIND_ADDR").unwrap_or("127.0.0.1:8080"))?,
-            backup_dir: path("AEGIS_BACKUP_DIR", get("AEGIS_BACKUP_DIR").unwrap_or("backups"))?,
+            backup_dir,
             admin_token: admin_token(get("AEGIS_ADMIN_TOKEN"), get("AEGIS_ADMIN_TOKEN_FILE"), &db_path)?,
             db_path,
             workers: number("AEGIS_WORKERS", get("AEGIS_WORKERS"), 64, 1, 512)?,
@@ -201,6 +207,11 @@ fn path(name: &'static str, value: &str) -> Result<PathBuf, ConfigError> {
         return Err(bad(name, value, "a plain path"));
     }
     Ok(PathBuf::from(value))
+}
+
+/// Whether nothing but folders stands in the way of making it.
+fn can_be_folder(path: &Path) -> bool {
+    path.ancestors().find(|part| part.exists()).is_none_or(Path::is_dir)
 }
 
 fn number(

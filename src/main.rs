@@ -222,6 +222,9 @@ fn print(text: &str) -> ExitCode {
 
 /// Says why in one line. The only way this program ends otherwise than well.
 fn fail(status: u8, message: &str) -> ExitCode {
-    eprintln!("aegis-gateway: {message}");
+    // Not `eprintln!`, which panics where standard error is full: the status must hold.
+    if writeln!(io::stderr(), "aegis-gateway: {message}").is_err() {
+        log::debug!("standard error cannot be written");
+    }
     ExitCode::from(status)
 }

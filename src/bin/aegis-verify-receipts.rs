@@ -35,6 +35,9 @@ Exit status: 0 verified; 1 tampered, every break listed; 2 usage, or unreadable;
 3 it cannot be told.
 ";
 
+/// Written with the first break or at the end: a failure before leaves no half report.
+const OPENING: &str = "{\"breaks\":[";
+
 const TAMPERED: u8 = 1;
 const UNREADABLE: u8 = 2;
 const UNDECIDABLE: u8 = 3;
@@ -51,14 +54,21 @@ struct Arguments {
 fn main() -> ExitCode {
     match parse(std::env::args().skip(1)) {
         Ok(Some(arguments)) => run(&arguments).unwrap_or_else(|(status, line)| {
-            eprintln!("aegis-verify-receipts: {line}");
+            complain(&format!("aegis-verify-receipts: {line}\n"));
             ExitCode::from(status)
         }),
         Ok(None) => ExitCode::SUCCESS,
         Err(line) => {
-            eprintln!("aegis-verify-receipts: {line}; see --help");
+            complain(&format!("aegis-verify-receipts: {line}; see --help\n"));
             ExitCode::from(UNREADABLE)
         }
+    }
+}
+
+/// Not `eprint!`, which panics where standard error is full: the status must hold.
+fn complain(text: &str) {
+    if io::stderr().write_all(text.as_bytes()).is_err() {
+        log::debug!("standard error cannot be written");
     }
 }
 
@@ -169,9 +179,6 @@ impl<'a> Report<'a> {
             failed: None,
             progress: io::stderr().is_terminal() && !arguments.table,
         };
-        if arguments.json {
-            report.write("{\"breaks\":[");
-        }
         if arguments.table {
             report.write(&row(["seq", "ts", "decision", "tool", "action", "receipt", "state"]));
         }
@@ -186,7 +193,7 @@ impl<'a> Report<'a> {
 
     fn finish(mut self, mut summary: Summary) -> io::Result<u8> {
         if self.progress {
-            eprint!("\r\x1b[K");
+            complain("\r\x1b[K");
         }
         if let Some(expected) = self.arguments.expect_head.clone()
             && summary.head_hash != expected
@@ -219,7 +226,10 @@ impl<'a> Report<'a> {
             "break_count": summary.breaks,
             "note": self.note,
         });
-        // The list of breaks is open; the rest of the object closes it.
+        // The list of breaks is open if there are any; the rest of the object closes it.
+        if self.breaks == 0 {
+            self.write(OPENING);
+        }
         self.write("],");
         self.write(&rest.to_string()[1..]);
         self.write("\n");
@@ -232,11 +242,14 @@ impl<'a> Report<'a> {
         let decisions = summary.decisions.map_or(String::new(), |count| format!(" and {count} decisions"));
         let from = match summary.proven_from.as_str() {
             "" => "from the first".to_owned(),
-            hash => format!("after {hash}"),
+            hash => format!("after {}", hash.escape_debug()),
         };
         let head = match summary.head_hash.as_str() {
             "" => "empty".to_owned(),
-            hash => summary.head_seq.map_or(hash.to_owned(), |seq| format!("seq {seq}, {hash}")),
+            hash => {
+                let hash = hash.escape_debug();
+                summary.head_seq.map_or(hash.to_string(), |seq| format!("seq {seq}, {hash}"))
+            }
         };
         let count = summary.receipts;
         self.write(&format!("{}: {count} receipts{decisions}, {from}; head {head}\n", verdict(summary)));
@@ -249,7 +262,7 @@ impl<'a> Report<'a> {
 impl Observer for Report<'_> {
     fn found(&mut self, broken: &Break) {
         if self.arguments.json {
-            let comma = if self.breaks > 0 { "," } else { "" };
+            let comma = if self.breaks > 0 { "," } else { OPENING };
             let one = json!({
                 "kind": broken.kind.as_str(), "seq": broken.seq, "id": broken.id,
                 "expected": broken.expected, "found": broken.found,
@@ -272,7 +285,7 @@ impl Observer for Report<'_> {
 
     fn progress(&mut self, receipts: u64) {
         if self.progress {
-            eprint!("\r{receipts} receipts checked");
+            complain(&format!("\r{receipts} receipts checked"));
         }
     }
 }

@@ -172,7 +172,8 @@ pub struct Break {
 impl fmt::Display for Break {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seq = self.seq.map_or_else(|| "-".to_owned(), |seq| seq.to_string());
-        let id = self.id.as_deref().unwrap_or("-");
+        // The id is whatever the file says; it must not reach a terminal or forge a line.
+        let id = self.id.as_deref().unwrap_or("-").escape_debug();
         let (kind, expected, found) = (self.kind.as_str(), &self.expected, &self.found);
         write!(f, "{kind} at seq {seq}, id {id}: expected {expected:?}, found {found:?}")
     }

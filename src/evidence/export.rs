@@ -15,6 +15,7 @@ use super::{Checked, Observer, Summary};
 /// Largest single receipt that is read, in bytes.
 pub const RECEIPT_BYTES_MAX: usize = 4 << 20;
 const PROGRESS_EVERY: u64 = 16_384;
+const TWICE: &str = "the receipts are given twice";
 
 /// Why an export could not be read.
 #[derive(Debug)]
@@ -302,6 +303,7 @@ impl<R: BufRead> Pieces<R> {
     fn begin_object(&mut self) -> Result<bool, ExportError> {
         self.input.consume(1);
         let mut object = vec![b'{'];
+        let mut named = false;
         loop {
             match self.skip_space()? {
                 Some(b'}') => {
@@ -311,20 +313,20 @@ impl<R: BufRead> Pieces<R> {
                     self.form = Form::Lines;
                     return Ok(true);
                 }
-                Some(b',') => {
+                Some(b',') if object.len() > 1 => {
                     self.input.consume(1);
                     object.push(b',');
                     self.skip_space()?;
                 }
+                _ if object.len() > 1 => return Err(syntax("expected ',' or '}'")),
                 _ => {}
             }
-            self.take_value()?;
-            let is_receipts = self.piece == b"\"receipts\"";
-            object.append(&mut self.piece);
-            if self.skip_space()? != Some(b':') {
-                return Err(syntax("expected ':'"));
+            let is_receipts = self.take_name()? == "receipts";
+            if is_receipts && named {
+                return Err(syntax(TWICE));
             }
-            self.input.consume(1);
+            named |= is_receipts;
+            object.append(&mut self.piece);
             object.push(b':');
             if is_receipts && self.skip_space()? == Some(b'[') {
                 self.input.consume(1);
@@ -340,7 +342,21 @@ impl<R: BufRead> Pieces<R> {
         }
     }
 
-    /// Nothing but the rest of the wrapper may follow the array.
+    /// A member's name and the colon after it; the name as written stays in `piece`.
+    fn take_name(&mut self) -> Result<String, ExportError> {
+        self.take_value()?;
+        let Ok(Json::String(name)) = json::parse(&self.piece) else {
+            return Err(syntax("expected a member's name"));
+        };
+        if self.skip_space()? != Some(b':') {
+            return Err(syntax("expected ':'"));
+        }
+        self.input.consume(1);
+        Ok(name)
+    }
+
+    /// Nothing but the rest of the wrapper may follow the array, and no second one in
+    /// it: another reader would take that, and this one would have verified the first.
     fn end(&mut self, wrapped: bool) -> Result<(), ExportError> {
         let mut open = wrapped;
         loop {
@@ -351,8 +367,16 @@ impl<R: BufRead> Pieces<R> {
                     self.input.consume(1);
                     open = false;
                 }
-                Some(b',' | b':') if open => self.input.consume(1),
-                Some(_) if open => self.take_value()?,
+                Some(b',') if open => {
+                    self.input.consume(1);
+                    self.skip_space()?;
+                    if self.take_name()? == "receipts" {
+                        return Err(syntax(TWICE));
+                    }
+                    self.skip_space()?;
+                    self.take_value()?;
+                    json::parse(&self.piece).map_err(|error| syntax(&error.to_string()))?;
+                }
                 Some(_) => return Err(syntax("unexpected data after the receipts")),
             }
         }

@@ -146,10 +146,16 @@ fn open_with_log(layout: &Layout) -> Result<(Connection, Option<TemporaryFolder>
     };
     let folder = TemporaryFolder::create().map_err(cannot)?;
     let copy = folder.0.join("copy.db");
-    fs::copy(&layout.database, &copy).map_err(cannot)?;
-    fs::copy(&layout.wal, files::with_suffix(&copy, "-wal")).map_err(cannot)?;
+    copy_content(&layout.database, &copy).map_err(cannot)?;
+    copy_content(&layout.wal, &files::with_suffix(&copy, "-wal")).map_err(cannot)?;
     let connection = connection::with_log_untouched(&copy).map_err(cannot_open)?;
     Ok((connection, Some(folder)))
+}
+
+/// Not `fs::copy`, which copies the mode too: SQLite could not recover the log of a
+/// copy that it may not write to.
+fn copy_content(from: &Path, to: &Path) -> io::Result<u64> {
+    io::copy(&mut File::open(from)?, &mut files::create_private_file(to)?)
 }
 
 /// Reads the file once from front to back: SQLite reads page by page, which on a
@@ -163,7 +169,11 @@ fn read_ahead(path: &Path) {
 }
 
 fn check_schema(connection: &Connection) -> Result<(), SourceError> {
-    let known = migrate::check(connection).map_err(undecidable)?;
+    let application = connection.pragma_query_value(None, "application_id", |row| row.get::<_, i32>(0));
+    let foreign = application.is_ok_and(|id| id != migrate::APPLICATION_ID);
+    let known = migrate::check(connection).map_err(|refusal| {
+        if foreign { SourceError::Unreadable(refusal.to_string()) } else { undecidable(refusal) }
+    })?;
     log::debug!("schema version {known}");
     Ok(())
 }

@@ -23,6 +23,9 @@ const ID_CHARS_MAX: usize = 512;
 /// Characters of a resource.
 const RESOURCE_CHARS_MAX: usize = 8192;
 
+/// What a body has at the top in the flat form alone.
+const FLAT_MEMBERS: [&str; 6] = ["tool", "action", "resource", "mutates_state", "parameters", "source_trust"];
+
 /// The nested form, and what may stand beside `tool_call`.
 #[derive(Deserialize)]
 struct Nested {
@@ -111,8 +114,8 @@ fn decode(body: &Json) -> Result<service::Request, Error> {
         return Err(Error::NotImplemented("nonce and timestamp are not supported yet".to_owned()));
     }
     let nested = body.get("tool_call").is_some();
-    if nested && ["tool", "action", "mutates_state", "parameters"].iter().any(|name| body.get(name).is_some())
-    {
+    // Ignoring one of them could lose the less trusted of two `source_trust`.
+    if nested && FLAT_MEMBERS.iter().any(|name| body.get(name).is_some()) {
         return Err(Error::BadRequest("the body has both forms: tool_call and a flat call".to_owned()));
     }
     let mut request = if nested { decode_nested(body)? } else { decode_flat(body)? };

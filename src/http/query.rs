@@ -22,14 +22,15 @@ impl Query {
         Ok(Query(pairs.collect::<Result<_, Error>>()?))
     }
 
-    /// A parameter; an empty one counts as not given, one given twice is refused.
+    /// A parameter; one given twice is refused. An empty one is given: a script whose
+    /// variable is empty must not get the unfiltered list.
     pub(crate) fn get(&self, name: &str) -> Result<Option<&str>, Error> {
         let mut values = self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
         let first = values.next();
         if values.next().is_some() {
             return Err(Error::BadRequest(format!("{name} is given twice")));
         }
-        Ok(first.filter(|value| !value.is_empty()))
+        Ok(first)
     }
 
     /// The same, owned.
@@ -111,6 +112,7 @@ mod tests {
         assert_eq!(query.get("q").expect("once"), Some("a b"));
         assert!(Query::parse("q=%zz").is_err());
         assert!(Query::parse("from=yesterday").expect("decodes").time("from").is_err());
+        assert!(Query::parse("from=").expect("decodes").time("from").is_err());
         assert!(Query::parse("q=1&q=2").expect("decodes").get("q").is_err());
     }
 }

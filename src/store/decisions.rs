@@ -78,7 +78,7 @@ pub(crate) fn from_row(row: &Row<'_>, from: usize) -> rusqlite::Result<Decision>
         tool: row.get(from + 7)?,
         action: row.get(from + 8)?,
         resource: row.get(from + 9)?,
-        mutates_state: row.get(from + 10)?,
+        mutates_state: exact_flag(row.get(from + 10)?).ok_or_else(parsed(10, "neither 0 nor 1"))?,
         environment: row.get(from + 11)?,
         source_trust: row.get(from + 12)?,
         root_trust_level: row.get(from + 13)?,
@@ -93,6 +93,15 @@ pub(crate) fn from_row(row: &Row<'_>, from: usize) -> rusqlite::Result<Decision>
         latency_ms: row.get(from + 22)?,
         created_at: exact_time(text(23)?).ok_or_else(parsed(23, "not a time as the gateway writes it"))?,
     })
+}
+
+/// Another number that reads as true would be an edit that no hash shows.
+fn exact_flag(number: i64) -> Option<bool> {
+    match number {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
 }
 
 /// Another spelling of the same instant would be an edit that no hash shows.
@@ -117,7 +126,8 @@ pub(crate) fn recorded_from_row<'a>(row: &'a Row<'_>, from: usize) -> rusqlite::
         tool: text(7)?,
         action: text(8)?,
         resource: optional(9)?,
-        mutates_state: row.get(from + 10)?,
+        mutates_state: exact_flag(row.get(from + 10)?)
+            .ok_or(rusqlite::Error::IntegralValueOutOfRange(from + 10, 2))?,
         environment: text(11)?,
         source_trust: text(12)?,
         root_trust_level: text(13)?,

@@ -5,6 +5,9 @@
 mod support;
 
 mod bench;
+mod contract;
+mod evidence;
 mod load;
+mod process;
 mod runbook;
 mod scale;

@@ -269,3 +269,109 @@ pub fn raw_request(address: SocketAddr, bytes: &[u8]) -> std::io::Result<Answer>
 pub fn verify(arguments: &[&str]) -> Output {
     Command::new(VERIFIER).args(arguments).env_clear().output().expect("the verifier runs")
 }
+
+/// Sends bytes, and reads whatever comes until the server closes: where there may be no
+/// body, or more than one answer.
+pub fn raw_bytes(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+    let mut stream = TcpStream::connect(address).expect("a connection");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    stream.write_all(bytes).expect("sent");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an answer");
+    answer
+}
+
+/// The answer is a failure of the contract's shape, and says nothing else.
+pub fn assert_failure(answer: &Answer, status: u16, reason: &str) {
+    assert_eq!(answer.status, status, "{answer:?}");
+    let body = answer.body.as_object().expect("an error body");
+    let fixed =
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": status});
+    for (name, value) in fixed.as_object().expect("an object") {
+        assert_eq!(body.get(name), Some(value), "{name}: {answer:?}");
+    }
+    assert!(body["message"].as_str().is_some_and(|message| !message.is_empty()), "{answer:?}");
+    let known = ["kind", "apiVersion", "status", "reason", "code", "message", "details"];
+    assert!(body.keys().all(|name| known.contains(&name.as_str())), "{answer:?}");
+    assert_eq!(answer.header("Content-Type"), Some("application/json"), "{answer:?}");
+}
+
+/// Lowercase hexadecimal SHA-256.
+pub fn sha256(bytes: &[u8]) -> String {
+    use sha2::Digest;
+    sha2::Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Home {
+    /// Runs SQL on the database of a stopped gateway.
+    pub fn sql(&self, statements: &str) {
+        let database = rusqlite::Connection::open(self.database()).expect("a database");
+        database.execute_batch(statements).expect(statements);
+    }
+
+    /// Starts a gateway from a shell that has run `prelude`, such as `umask` or `ulimit`.
+    pub fn start_after(&self, prelude: &str) -> Gateway {
+        let log = self.path("log");
+        let file = fs::File::create(&log).expect("a log");
+        let plain = self.command(&[]);
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &format!("{prelude}; exec \"$0\""), GATEWAY]).env_clear();
+        shell.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        shell.current_dir(self.folder.path()).stderr(file).stdin(Stdio::null());
+        let child = shell.spawn().expect("the shell runs");
+        let mut gateway = Gateway { child, log, address: None, token: String::new() };
+        wait_until("the gateway listens", || gateway.look_for_address());
+        gateway.token = fs::read_to_string(self.path("db/admin.token")).expect("a token").trim().to_owned();
+        gateway
+    }
+}
+
+impl Gateway {
+    /// The answer to a body for `/v1/authorize`, sent as it is.
+    pub fn authorize(&self, token: &str, body: &str) -> Answer {
+        try_request(self.address(), "POST", "/v1/authorize", Some(token), Some(body)).expect("an answer")
+    }
+
+    /// Registers an agent with further members of the registration.
+    pub fn register(&self, key: &str, more: &Value) -> Agent {
+        let mut body =
+            json!({"agent_key": key, "name": key, "environment": "production", "risk_tier": "low"});
+        for (name, value) in more.as_object().expect("an object") {
+            body[name] = value.clone();
+        }
+        let answer = self.operator("POST", "/v1/agents/register", Some(&body));
+        assert!(matches!(answer.status, 200 | 201), "{answer:?}");
+        let text = |name: &str| answer.body[name].as_str().expect(name).to_owned();
+        Agent { address: self.address(), id: text("id"), token: text("agent_token") }
+    }
+
+    /// Registers one action of a tool.
+    pub fn tool(&self, tool: &str, action: &str, more: &Value) {
+        let mut described = json!({"action_key": action, "risk": "low", "mutates_state": false,
+                                   "approval_required": false, "default_decision": "policy"});
+        for (name, value) in more.as_object().expect("an object") {
+            described[name] = value.clone();
+        }
+        let body = json!({"skill_key": tool, "name": tool, "type": "test", "actions": [described]});
+        let answer = self.operator("POST", "/v1/tools", Some(&body));
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+
+    /// The body of a GET as the operator that must succeed.
+    pub fn get(&self, path: &str) -> Value {
+        let answer = self.operator("GET", path, None);
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        answer.body
+    }
+
+    /// Waits for the end of a process that was signalled; its exit code, or -1 where a
+    /// signal ended it.
+    pub fn wait(mut self) -> i32 {
+        let mut ended = None;
+        wait_until("the gateway ends", || {
+            ended = self.child.try_wait().expect("a child");
+            ended.is_some()
+        });
+        ended.and_then(|status| status.code()).unwrap_or(-1)
+    }
+}

@@ -295,6 +295,8 @@ impl<'a> Connection<'a> {
     /// Answers with an error and closes.
     fn refuse(mut self, refusal: Refusal) {
         self.context.counters.refused(refusal);
+        // The service has seen no such request, so its line is written here.
+        log::info!("gate: refused {refusal}, peer {}", self.link.peer);
         let answer = refusal.answer(self.context.render_error, self.to_head);
         if self.write(&answer).is_ok() {
             self.memory.release();
