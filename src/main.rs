@@ -144,12 +144,24 @@ fn stop(store: &Store, guard: Guard, status: ExitCode) -> ExitCode {
 /// write fails instead.
 fn catch_signals() -> io::Result<Signals> {
     let again = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT, SIGHUP] {
+    let mut ends = vec![SIGTERM, SIGINT];
+    if !hangup_is_ignored() {
+        ends.push(SIGHUP);
+    }
+    for &signal in &ends {
         flag::register_conditional_shutdown(signal, i32::from(FAILED), Arc::clone(&again))?;
         flag::register(signal, Arc::clone(&again))?;
     }
     flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))?;
-    Signals::new([SIGTERM, SIGINT, SIGHUP])
+    Signals::new(ends)
+}
+
+/// Started by nohup(1), the gateway goes on when its terminal goes away.
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (SIGHUP - 1) & 1 == 1)
 }
 
 /// Makes glibc keep what is freed instead of giving it back page by page: every

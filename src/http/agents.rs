@@ -65,7 +65,7 @@ fn registration(call: &Call<'_>, body: RegisterBody) -> Result<Registration, Err
     }
     if body.signing_key.is_some_and(|key| !key.is_empty()) {
         // Accepting a key whose signatures nobody checks would be worse than none.
-        return Err(Error::NotImplemented("request signatures are not supported yet".to_owned()));
+        return Err(Error::Invalid("request signatures are not supported yet".to_owned()));
     }
     let risk_tier = RiskTier::parse(&body.risk_tier)
         .ok_or_else(|| Error::Invalid(format!("risk_tier must be one of {}", RiskTier::WORDS.join(", "))))?;

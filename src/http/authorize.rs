@@ -11,7 +11,7 @@ use crate::service::Error;
 use crate::service::authorize::{self as service, Authorization};
 
 use super::auth::Caller;
-use super::body::{checked, checked_optional, from_json, object};
+use super::body::{from_json, object};
 use super::error;
 use super::message::{Reply, Response};
 use super::router::Call;
@@ -111,7 +111,7 @@ fn decode(body: &Json) -> Result<service::Request, Error> {
     let top: Top = from_json(body)?;
     if top.nonce.is_some() || top.timestamp.is_some() {
         // Ignoring them would let a caller believe in a protection that is not there.
-        return Err(Error::NotImplemented("nonce and timestamp are not supported yet".to_owned()));
+        return Err(Error::Invalid("nonce and timestamp are not supported yet".to_owned()));
     }
     let nested = body.get("tool_call").is_some();
     // Ignoring one of them could lose the less trusted of two `source_trust`.
@@ -173,20 +173,26 @@ fn request(
 
 fn check(request: &service::Request) -> Result<(), Error> {
     let call = &request.call;
-    checked("tool", &call.tool, 1, NAME_CHARS_MAX)?;
-    checked("action", &call.action, 1, NAME_CHARS_MAX)?;
-    checked("source_trust", &request.source_trust, 0, NAME_CHARS_MAX)?;
-    checked_optional("resource", call.resource.as_ref(), RESOURCE_CHARS_MAX)?;
     for (name, text, max) in [
-        ("environment", &request.environment, ID_CHARS_MAX),
-        ("root_trust_level", &request.root_trust, NAME_CHARS_MAX),
-        ("user.id", &request.user_id, ID_CHARS_MAX),
-        ("run_id", &request.run_id, ID_CHARS_MAX),
-        ("trace_id", &request.trace_id, ID_CHARS_MAX),
-        ("parent_run_id", &request.parent_run_id, ID_CHARS_MAX),
-        ("request_id", &request.request_id, ID_CHARS_MAX),
+        ("tool", Some(&call.tool), NAME_CHARS_MAX),
+        ("action", Some(&call.action), NAME_CHARS_MAX),
+        ("source_trust", Some(&request.source_trust), NAME_CHARS_MAX),
+        ("resource", call.resource.as_ref(), RESOURCE_CHARS_MAX),
+        ("environment", request.environment.as_ref(), ID_CHARS_MAX),
+        ("root_trust_level", request.root_trust.as_ref(), NAME_CHARS_MAX),
+        ("user.id", request.user_id.as_ref(), ID_CHARS_MAX),
+        ("run_id", request.run_id.as_ref(), ID_CHARS_MAX),
+        ("trace_id", request.trace_id.as_ref(), ID_CHARS_MAX),
+        ("parent_run_id", request.parent_run_id.as_ref(), ID_CHARS_MAX),
+        ("request_id", request.request_id.as_ref(), ID_CHARS_MAX),
     ] {
-        checked_optional(name, text.as_ref(), max)?;
+        // Any characters: a resource may be a query of several lines.
+        if text.is_some_and(|text| text.chars().count() > max) {
+            return Err(Error::BadRequest(format!("{name} must have at most {max} characters")));
+        }
+    }
+    if call.tool.is_empty() || call.action.is_empty() {
+        return Err(Error::BadRequest("tool and action must not be empty".to_owned()));
     }
     Ok(())
 }
@@ -195,7 +201,7 @@ fn check(request: &service::Request) -> Result<(), Error> {
 struct Answer<'a> {
     decision: Outcome,
     reason: &'a str,
-    decision_id: Option<&'a str>,
+    decision_id: &'a str,
     action_hash: &'a str,
     approval: Option<ApprovalPart<'a>>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
@@ -233,7 +239,7 @@ fn shown(answer: &Authorization) -> Response {
     let body = Answer {
         decision: decision.outcome,
         reason: &decision.reason,
-        decision_id: (!answer.dry_run).then_some(decision.id.as_str()),
+        decision_id: &decision.id,
         action_hash: action_hash.as_str(),
         approval: answer.approval.as_ref().map(|approval| ApprovalPart {
             approval_id: &approval.id,

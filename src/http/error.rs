@@ -24,7 +24,6 @@ pub fn response(error: &Error) -> Response {
         Error::Conflict { reason, .. } => failure_of(409, "Conflict", &message, Some(reason)),
         Error::Busy(_) | Error::Stopping => failure(503, &message),
         Error::NoRoom(_) => failure(507, &message),
-        Error::NotImplemented(_) => failure(501, &message),
         Error::Store(cause) if cause.is_stop() => failure(503, "the gateway is stopping"),
         Error::Store(cause) if cause.is_disk_full() => unavailable(error, "the disk is full", "disk_full"),
         Error::Store(_) => unavailable(error, "the database failed", "database"),

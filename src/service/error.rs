@@ -34,8 +34,6 @@ pub enum Error {
     NoRoom(String),
     /// The gateway is stopping.
     Stopping,
-    /// A feature of the contract that this version does not have.
-    NotImplemented(String),
     /// The database failed.
     Store(StoreError),
     /// A backup failed.
@@ -54,8 +52,7 @@ impl fmt::Display for Error {
             | Error::AlreadyExists(message)
             | Error::Conflict { message, .. }
             | Error::Busy(message)
-            | Error::NoRoom(message)
-            | Error::NotImplemented(message) => f.write_str(message),
+            | Error::NoRoom(message) => f.write_str(message),
             Error::Unauthorized => f.write_str("a valid bearer token is needed"),
             Error::Stopping => f.write_str("the gateway is stopping"),
             Error::Store(error) => error.fmt(f),
@@ -80,8 +77,7 @@ impl std::error::Error for Error {
             | Error::Conflict { .. }
             | Error::Busy(_)
             | Error::NoRoom(_)
-            | Error::Stopping
-            | Error::NotImplemented(_) => None,
+            | Error::Stopping => None,
         }
     }
 }

@@ -1640,3 +1640,58 @@ fn one_connection_serves_many_requests_and_a_refused_one_ends_it() {
     assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{answers}");
     assert!(answers.starts_with("HTTP/1.1 400 "), "{answers}");
 }
+
+#[test]
+fn of_two_credentials_none_counts() {
+    let home = Home::new();
+    let gateway = home.start();
+    for (first, second) in [(gateway.token.as_str(), "wrong"), ("wrong", gateway.token.as_str())] {
+        let request = format!(
+            "GET /v1/agents HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {first}\r\n\
+             Authorization: Bearer {second}\r\n\r\n"
+        );
+        let answer = raw_request(gateway.address(), request.as_bytes()).expect("an answer");
+        assert!(matches!(answer.status, 400 | 401), "{answer:?}");
+    }
+}
+
+#[test]
+fn a_list_goes_on_by_key_where_the_last_page_ended() {
+    let home = Home::new();
+    let gateway = home.start();
+    let agent = gateway.agent("a");
+    for _ in 0..7 {
+        assert_eq!(agent.ask("read", "unknown").status, 200);
+    }
+    let mut seen = Vec::new();
+    let mut path = "/v1/decisions?limit=3".to_owned();
+    loop {
+        let page = gateway.operator("GET", &path, None);
+        assert_eq!(page.status, 200, "{page:?}");
+        seen.extend(page.body.as_array().expect("a list").iter().map(|one| one["id"].clone()));
+        match page.header("X-Next-Cursor") {
+            Some(cursor) => path = format!("/v1/decisions?limit=3&cursor={cursor}"),
+            None => break,
+        }
+    }
+    let whole = gateway.operator("GET", "/v1/decisions", None).body;
+    let all: Vec<_> = whole.as_array().expect("a list").iter().map(|one| one["id"].clone()).collect();
+    assert_eq!((seen.len(), &seen), (7, &all));
+
+    let third = all[2].as_str().expect("an id");
+    let ids = |query: &str| {
+        let page = gateway.operator("GET", &format!("/v1/decisions?{query}"), None).body;
+        page.as_array().expect("a list").iter().map(|one| one["id"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&format!("before={third}")), all[3..]);
+    assert_eq!(ids(&format!("after={third}")), all[..2]);
+    let receipts = gateway.operator("GET", "/v1/receipts", None).body;
+    let third = receipts[2]["event_id"].as_str().expect("an id");
+    let before = gateway.operator("GET", &format!("/v1/receipts?before={third}"), None).body;
+    assert_eq!(before.as_array(), receipts.as_array().map(|all| all[3..].to_vec()).as_ref());
+    for path in
+        ["/v1/decisions?before=nothing", "/v1/receipts?after=nothing", "/v1/decisions?before=1&cursor=1"]
+    {
+        assert_eq!(gateway.operator("GET", path, None).status, 400, "{path}");
+    }
+}

@@ -7,12 +7,14 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{Gateway, Home, PATIENCE, assert_failure, raw_request, try_request, verify, wait_until};
+use crate::support::{
+    GATEWAY, Gateway, Home, PATIENCE, assert_failure, raw_request, try_request, verify, wait_until,
+};
 
 const TRUSTED: &str = "trusted_internal_signed";
 
@@ -710,4 +712,25 @@ fn a_log_that_cannot_be_written_changes_neither_the_work_nor_the_exit_status() {
     });
     assert_eq!(ended.and_then(|status| status.code()), Some(0));
     assert_left_clean(&home);
+}
+
+#[test]
+fn a_gateway_started_by_nohup_outlives_its_terminal() {
+    let home = Home::new();
+    let mut command = Command::new("sh");
+    let script = format!("trap '' HUP; exec {GATEWAY}");
+    command.args(["-c", &script]).current_dir(home.path("")).env("AEGIS_BIND_ADDR", "127.0.0.1:0");
+    let log = home.path("log");
+    command.stderr(fs::File::create(&log).expect("a log")).stdin(Stdio::null());
+    let mut child = command.spawn().expect("it runs");
+    let signal = |name: &str| {
+        let status = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
+        assert!(status.expect("kill runs").success());
+    };
+    let log = || fs::read_to_string(&log).expect("a log");
+    wait_until("it listens", || log().contains(" listens on "));
+    signal("HUP");
+    signal("TERM");
+    assert!(child.wait().expect("ended").success());
+    assert!(log().contains("stopping on signal 15"), "{}", log());
 }
