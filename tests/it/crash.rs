@@ -1,0 +1,1 @@
+//! SIGKILL at any moment loses nothing that was acknowledged.

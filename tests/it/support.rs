@@ -1,0 +1,412 @@
+//! A gateway in a temporary folder, and a client for it.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+pub const GATEWAY: &str = env!("CARGO_BIN_EXE_aegis-gateway");
+pub const VERIFIER: &str = env!("CARGO_BIN_EXE_aegis-verify-receipts");
+
+/// How long anything may take on a busy machine before a test gives up.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` holds.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited in vain until {what}");
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+/// A folder in which gateways run, one after the other, on `db/` and `backups/`.
+pub struct Home {
+    folder: TempDir,
+    settings: Vec<(String, String)>,
+}
+
+impl Home {
+    pub fn new() -> Self {
+        Home { folder: TempDir::new().expect("a folder"), settings: Vec::new() }
+    }
+
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn path(&self, relative: &str) -> PathBuf {
+        self.folder.path().join(relative)
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.path("db/aegisagent.db")
+    }
+
+    /// The gateway's command with a clean environment, a free port, and this folder.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(GATEWAY);
+        command.args(arguments).current_dir(self.folder.path()).env_clear();
+        command.env("AEGIS_BIND_ADDR", "127.0.0.1:0");
+        command.envs(self.settings.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Starts a gateway and waits until it listens.
+    pub fn start(&self) -> Gateway {
+        let log = self.path("log");
+        let file = fs::File::create(&log).expect("a log");
+        let child = self.command(&[]).stderr(file).stdin(Stdio::null()).spawn().expect("the gateway runs");
+        let mut gateway = Gateway { child, log, address: None, token: String::new() };
+        wait_until("the gateway listens", || gateway.look_for_address());
+        let kept = fs::read_to_string(self.path("db/admin.token")).unwrap_or_default();
+        let given = self
+            .settings
+            .iter()
+            .find(|(name, _)| name == "AEGIS_ADMIN_TOKEN")
+            .map(|(_, value)| value.clone());
+        gateway.token = given.unwrap_or_else(|| kept.trim().to_owned());
+        gateway
+    }
+
+    /// Starts a gateway that is expected to refuse; returns its exit code and its one line.
+    pub fn start_refused(&self) -> (i32, String) {
+        let output = self.command(&[]).output().expect("the gateway runs");
+        let text = String::from_utf8(output.stderr).expect("text");
+        let line = text.lines().filter(|line| line.starts_with("aegis-gateway: ")).collect::<Vec<_>>();
+        assert_eq!(line.len(), 1, "one line: {text}");
+        (output.status.code().expect("an exit code"), line[0].to_owned())
+    }
+
+    /// Every file below `relative` with its content, for comparing before and after.
+    pub fn snapshot(&self, relative: &str) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut found = Vec::new();
+        collect(&self.path(relative), &mut found);
+        found.sort();
+        found
+    }
+}
+
+fn collect(folder: &Path, found: &mut Vec<(PathBuf, Vec<u8>)>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            collect(&path, found);
+        } else if path.is_file() {
+            let content = fs::read(&path).expect("readable");
+            found.push((path, content));
+        }
+    }
+}
+
+/// A running gateway; killed when dropped.
+pub struct Gateway {
+    child: Child,
+    log: PathBuf,
+    address: Option<SocketAddr>,
+    pub token: String,
+}
+
+impl Gateway {
+    fn look_for_address(&mut self) -> bool {
+        if let Some(status) = self.child.try_wait().expect("a child") {
+            panic!("the gateway ended with {status}: {}", self.log());
+        }
+        let log = self.log();
+        let address = log.split(" listens on ").nth(1).and_then(|rest| rest.split_whitespace().next());
+        self.address = address.and_then(|address| address.parse().ok());
+        self.address.is_some()
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address.expect("it listens")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).expect("a log")
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().expect("killed");
+        self.child.wait().expect("ended");
+    }
+
+    /// SIGTERM, and the exit code.
+    pub fn stop(mut self) -> i32 {
+        self.signal("TERM");
+        self.child.wait().expect("ended").code().expect("not killed by the signal")
+    }
+
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(status.expect("kill runs").success());
+    }
+
+    /// A request as the operator.
+    pub fn operator(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        self.request(method, path, Some(&self.token), body)
+    }
+
+    pub fn request(&self, method: &str, path: &str, token: Option<&str>, body: Option<&Value>) -> Answer {
+        let body = body.map(Value::to_string);
+        try_request(self.address(), method, path, token, body.as_deref()).expect("an answer")
+    }
+
+    /// A client of one agent, registered with a tool `t` whose action `read` reads
+    /// and whose action `write` mutates.
+    pub fn agent(&self, key: &str) -> Agent {
+        let tool = json!({"skill_key": "t", "name": "t", "type": "test", "actions": [
+            {"action_key": "read", "risk": "low", "mutates_state": false, "approval_required": false, "default_decision": "policy"},
+            {"action_key": "write", "risk": "low", "mutates_state": true, "approval_required": false, "default_decision": "policy"},
+        ]});
+        assert_eq!(self.operator("POST", "/v1/tools", Some(&tool)).status, 200);
+        let body = json!({"agent_key": key, "name": key, "environment": "production", "risk_tier": "low"});
+        let answer = self.operator("POST", "/v1/agents/register", Some(&body));
+        assert!(matches!(answer.status, 200 | 201), "{answer:?}");
+        let text = |name: &str| answer.body[name].as_str().expect(name).to_owned();
+        Agent { address: self.address(), id: text("id"), token: text("agent_token") }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // It may have ended already; then there is nothing to kill.
+        if self.child.try_wait().expect("a child").is_none() {
+            self.child.kill().expect("killed");
+            self.child.wait().expect("ended");
+        }
+    }
+}
+
+/// An agent's side of the gateway.
+#[derive(Clone)]
+pub struct Agent {
+    pub address: SocketAddr,
+    pub id: String,
+    pub token: String,
+}
+
+impl Agent {
+    pub fn ask(&self, action: &str, source_trust: &str) -> Answer {
+        self.try_ask(action, source_trust).expect("an answer")
+    }
+
+    /// The same, where the gateway may die meanwhile.
+    pub fn try_ask(&self, action: &str, source_trust: &str) -> std::io::Result<Answer> {
+        let body = json!({"tool": "t", "action": action, "resource": "r", "mutates_state": action == "write",
+                          "parameters": {"amount": 1.5}, "source_trust": source_trust});
+        try_request(self.address, "POST", "/v1/authorize", Some(&self.token), Some(&body.to_string()))
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: String,
+    pub body: Value,
+    pub raw: Vec<u8>,
+}
+
+impl Answer {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.lines().find_map(|line| {
+            let (key, value) = line.split_once(':')?;
+            key.eq_ignore_ascii_case(name).then(|| value.trim())
+        })
+    }
+}
+
+/// One request on a connection of its own.
+pub fn try_request(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    token: Option<&str>,
+    body: Option<&str>,
+) -> std::io::Result<Answer> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    if let Some(token) = token {
+        head.push_str(&format!("Authorization: Bearer {token}\r\n"));
+    }
+    if let Some(body) = body {
+        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    }
+    raw_request(address, format!("{head}\r\n{}", body.unwrap_or("")).as_bytes())
+}
+
+/// Sends bytes, and reads one answer until the server closes.
+pub fn raw_request(address: SocketAddr, bytes: &[u8]) -> std::io::Result<Answer> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(bytes)?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    let cut_off = || std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "no whole answer");
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n").ok_or_else(cut_off)?;
+    let headers = String::from_utf8_lossy(&answer[..end]).into_owned();
+    let status = headers.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(cut_off)?;
+    let raw = answer[end + 4..].to_vec();
+    let length = headers.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+    if length.is_some_and(|length| length.parse() != Ok(raw.len())) {
+        return Err(cut_off());
+    }
+    let body = serde_json::from_slice(&raw).unwrap_or(Value::Null);
+    Ok(Answer { status, headers, body, raw })
+}
+
+/// Runs the verifier.
+pub fn verify(arguments: &[&str]) -> Output {
+    Command::new(VERIFIER).args(arguments).env_clear().output().expect("the verifier runs")
+}
+
+// For tests of the database's files.
+
+impl Home {
+    /// Adds or changes a setting of the gateways that start from now on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.unset(name);
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Takes a setting back.
+    pub fn unset(&mut self, name: &str) {
+        self.settings.retain(|(known, _)| known != name);
+    }
+
+    /// The file beside the database whose name has this suffix.
+    pub fn beside(&self, suffix: &str) -> PathBuf {
+        self.path(&format!("db/aegisagent.db{suffix}"))
+    }
+
+    /// `snapshot("db")` without the lock: a gateway that refuses takes its lock file along.
+    pub fn database_files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let mut files = self.snapshot("db");
+        files.retain(|(path, _)| path.extension().is_none_or(|extension| extension != "lock"));
+        files
+    }
+
+    /// Starts a gateway that must refuse: exit code 3, one line and nothing else, and
+    /// every file as it was. Returns the line.
+    pub fn refused(&self) -> String {
+        let before = self.database_files();
+        let (code, text) = self.run_to_end(self.command(&[]));
+        assert_eq!(code, Some(3), "{text}");
+        assert_eq!(text.lines().count(), 1, "one line: {text}");
+        assert!(text.starts_with("aegis-gateway: "), "{text}");
+        let after = self.database_files();
+        let names =
+            |files: &[(PathBuf, Vec<u8>)]| files.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&before), names(&after), "{text}");
+        for ((path, before), (_, after)) in before.iter().zip(&after) {
+            assert!(before == after, "{} was changed by: {text}", path.display());
+        }
+        text.trim_end().to_owned()
+    }
+
+    /// Runs a command that must end by itself; returns its exit code and standard error.
+    pub fn run_to_end(&self, mut command: Command) -> (Option<i32>, String) {
+        let log = self.path("refusal");
+        let file = fs::File::create(&log).expect("a log");
+        let mut child = command.stdin(Stdio::null()).stderr(file).spawn().expect("it runs");
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("a child") {
+                break status;
+            }
+            if Instant::now() > deadline {
+                child.kill().expect("killed");
+                panic!("it does not end: {}", fs::read_to_string(&log).expect("a log"));
+            }
+            std::thread::park_timeout(Duration::from_millis(2));
+        };
+        (status.code(), fs::read_to_string(&log).expect("a log"))
+    }
+}
+
+impl Gateway {
+    /// Makes a backup of that name; returns its path.
+    pub fn backup(&self, home: &Home, name: &str) -> PathBuf {
+        let answer = self.operator("POST", "/v1/admin/backup", Some(&json!({"filename": name})));
+        assert!(matches!(answer.status, 200 | 201), "{answer:?}");
+        home.path("backups").join(name)
+    }
+}
+
+/// Everything a database says: each table's definition and each of its rows. Read
+/// from a copy, with its log, so that nothing beside it is touched.
+pub fn dump(database: &Path) -> String {
+    use std::fmt::Write as _;
+    let folder = TempDir::new().expect("a folder");
+    let copy = folder.path().join("copy.db");
+    fs::copy(database, &copy).expect("a copy");
+    let wal = PathBuf::from(format!("{}-wal", database.display()));
+    if wal.exists() {
+        fs::copy(wal, folder.path().join("copy.db-wal")).expect("a copy");
+    }
+    let connection = rusqlite::Connection::open(&copy).expect("it opens");
+    let mut text = String::new();
+    let mut tables = connection
+        .prepare("SELECT name, coalesce(sql, '') FROM sqlite_schema ORDER BY type, name")
+        .expect("a schema");
+    let tables = tables.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("a schema");
+    for (name, sql) in tables.collect::<Result<Vec<(String, String)>, _>>().expect("a schema") {
+        writeln!(text, "{name}: {sql}").expect("text");
+        if !sql.starts_with("CREATE TABLE") {
+            continue;
+        }
+        let mut rows = connection.prepare(&format!("SELECT * FROM \"{name}\"")).expect("a table");
+        let columns = rows.column_count();
+        let mut rows = rows.query([]).expect("rows");
+        while let Some(row) = rows.next().expect("a row") {
+            for column in 0..columns {
+                write!(text, "|{:?}", row.get_ref(column).expect("a value")).expect("text");
+            }
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// The ids of every recorded decision, read as [`dump`] does.
+pub fn decision_ids(database: &Path) -> std::collections::BTreeSet<String> {
+    let folder = TempDir::new().expect("a folder");
+    let copy = folder.path().join("copy.db");
+    fs::copy(database, &copy).expect("a copy");
+    let wal = PathBuf::from(format!("{}-wal", database.display()));
+    if wal.exists() {
+        fs::copy(wal, folder.path().join("copy.db-wal")).expect("a copy");
+    }
+    let connection = rusqlite::Connection::open(&copy).expect("it opens");
+    let mut ids = connection.prepare("SELECT id FROM decisions").expect("a table");
+    ids.query_map([], |row| row.get(0)).expect("rows").collect::<Result<_, _>>().expect("text")
+}
+
+/// Asks `count` times; returns the ids of the decisions.
+pub fn decide(agent: &Agent, count: usize) -> Vec<String> {
+    let ask = |_| {
+        let answer = agent.ask("read", "trusted_internal_signed");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.body["decision_id"].as_str().expect("a decision's id").to_owned()
+    };
+    (0..count).map(ask).collect()
+}
+
+/// Verifies a database with the command; it must be whole. Returns how many receipts it has.
+pub fn verified(database: &Path) -> u64 {
+    let output = verify(&["--json", database.to_str().expect("text")]);
+    let text = String::from_utf8(output.stdout).expect("text");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{text}{errors}");
+    serde_json::from_str::<Value>(&text).expect("JSON")["receipts"].as_u64().expect("a count")
+}
