@@ -65,7 +65,19 @@ pub fn migrate(connection: &mut Connection, now: Timestamp) -> Result<u32, Refus
     migrate_to(connection, MIGRATIONS, now)
 }
 
+/// On one view: between two reads another program may apply a step.
 fn check_against(connection: &Connection, migrations: &[Migration]) -> Result<u32, Refusal> {
+    let look = Refusal::sqlite("read the database's schema");
+    let view = connection.is_autocommit().then(|| connection.unchecked_transaction()).transpose();
+    let view = view.map_err(&look)?;
+    let version = check_view(connection, migrations)?;
+    if let Some(view) = view {
+        view.finish().map_err(&look)?;
+    }
+    Ok(version)
+}
+
+fn check_view(connection: &Connection, migrations: &[Migration]) -> Result<u32, Refusal> {
     let look = Refusal::sqlite("read the database's schema");
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (application, version) =
