@@ -37,6 +37,7 @@ pub struct Started {
 pub fn start(path: &Path, choice: Option<WalChoice>, now: Timestamp) -> Result<Started, Refusal> {
     let guard = Guard::lock(path)?;
     let judgement = guard.judge(choice)?;
+    guard.check_writable()?;
     if let Found::Database { restored, as_left } = judgement.found {
         inspect(guard.layout(), &judgement, restored || !as_left)?;
     }
