@@ -35,8 +35,9 @@ pub struct Started {
 
 /// Opens the database at `path`, or says why not and leaves everything as it was.
 pub fn start(path: &Path, choice: Option<WalChoice>, now: Timestamp) -> Result<Started, Refusal> {
-    let guard = Guard::lock(path)?;
+    let mut guard = Guard::lock(path)?;
     let judgement = guard.judge(choice)?;
+    guard.check_writable()?;
     if let Found::Database { restored, as_left } = judgement.found {
         inspect(guard.layout(), &judgement, restored || !as_left)?;
     }

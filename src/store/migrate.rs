@@ -65,7 +65,19 @@ pub fn migrate(connection: &mut Connection, now: Timestamp) -> Result<u32, Refus
     migrate_to(connection, MIGRATIONS, now)
 }
 
+/// On one view: between two reads another program may apply a step.
 fn check_against(connection: &Connection, migrations: &[Migration]) -> Result<u32, Refusal> {
+    let look = Refusal::sqlite("read the database's schema");
+    let view = connection.is_autocommit().then(|| connection.unchecked_transaction()).transpose();
+    let view = view.map_err(&look)?;
+    let version = check_view(connection, migrations)?;
+    if let Some(view) = view {
+        view.finish().map_err(&look)?;
+    }
+    Ok(version)
+}
+
+fn check_view(connection: &Connection, migrations: &[Migration]) -> Result<u32, Refusal> {
     let look = Refusal::sqlite("read the database's schema");
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (application, version) =
@@ -204,5 +216,360 @@ fn deny_transaction_statements(
             Authorization::Deny
         }
         _ => Authorization::Allow,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+    use std::sync::Barrier;
+
+    use super::*;
+    use crate::domain::decision::Decision;
+    use crate::domain::policy::Outcome;
+    use crate::evidence::FirstBreak;
+    use crate::evidence::database::{self, Extent};
+    use crate::store::commit::{self, Committer};
+    use crate::store::receipts::{self, Entry, Head};
+    use crate::store::watch::Watch;
+    use crate::store::{connection, decisions, files};
+
+    const NOW: Timestamp = Timestamp::from_micros(1_780_000_000_000_000);
+    const FIRST: Migration = Migration {
+        name: "first",
+        sql: "CREATE TABLE t (id INTEGER PRIMARY KEY);\nINSERT INTO t VALUES (1);\n",
+    };
+    const SECOND: Migration =
+        Migration { name: "second", sql: "CREATE TABLE u (t_id INTEGER REFERENCES t (id))" };
+
+    struct Made {
+        folder: tempfile::TempDir,
+        path: PathBuf,
+    }
+
+    fn made(migrations: &[Migration]) -> Made {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.db");
+        files::create_private_file(&path).expect("created");
+        let mut connection = connection::creator(&path).expect("it opens");
+        create_with(&mut connection, migrations, NOW).expect("made");
+        Made { folder, path }
+    }
+
+    impl Made {
+        fn open(&self) -> Connection {
+            connection::writer(&self.path).expect("it opens")
+        }
+
+        fn changed(self, sql: &str) -> Self {
+            self.open().execute_batch(sql).expect("changed");
+            self
+        }
+    }
+
+    /// Version, steps and tables.
+    fn state(connection: &Connection) -> (i64, Vec<(i64, String)>, Vec<String>) {
+        let version =
+            connection.pragma_query_value(None, "user_version", |row| row.get(0)).expect("a version");
+        let mut tables =
+            connection.prepare("SELECT name FROM sqlite_schema ORDER BY name").expect("a schema");
+        let tables =
+            tables.query_map([], |row| row.get(0)).expect("rows").collect::<Result<_, _>>().expect("names");
+        (version, recorded(connection).expect("records"), tables)
+    }
+
+    fn step(sql: &'static str) -> Migration {
+        Migration { name: "tried", sql }
+    }
+
+    #[test]
+    fn a_fresh_database_is_at_the_latest_version_and_stays_there() {
+        let made = made(MIGRATIONS);
+        let mut connection = made.open();
+        let before = state(&connection);
+        assert_eq!((before.0, before.1.len()), (i64::from(latest()), MIGRATIONS.len()));
+        assert_eq!(check(&connection), Ok(latest()));
+        assert_eq!(migrate(&mut connection, NOW), Ok(latest()));
+        assert_eq!(state(&connection), before, "again changes nothing");
+    }
+
+    #[test]
+    fn an_upgrade_applies_what_is_missing() {
+        let made = made(&[FIRST]);
+        let mut connection = made.open();
+        assert_eq!(check_against(&connection, &[FIRST, SECOND]), Ok(1));
+        assert_eq!(migrate_to(&mut connection, &[FIRST, SECOND], NOW), Ok(1));
+        assert_eq!(check_against(&connection, &[FIRST, SECOND]), Ok(2));
+        let keys: i64 =
+            connection.pragma_query_value(None, "foreign_keys", |row| row.get(0)).expect("a setting");
+        assert_eq!(keys, 1, "foreign keys are checked again");
+    }
+
+    #[test]
+    fn line_ends_do_not_make_another_step() {
+        let crlf = step("CREATE TABLE t (id INTEGER PRIMARY KEY);\r\nINSERT INTO t VALUES (1);\r\n");
+        let made = made(&[FIRST]);
+        assert_eq!(check_against(&made.open(), &[crlf]), Ok(1));
+    }
+
+    #[test]
+    fn what_this_program_does_not_know_is_refused_and_left_alone() {
+        let both = &[FIRST, SECOND];
+        let changed = step("CREATE TABLE t (id INTEGER PRIMARY KEY)");
+        for (made, known, says) in [
+            (made(both), vec![FIRST], "newer than this program's 1"),
+            (made(both), vec![changed, SECOND], "schema step 1"),
+            (made(both), vec![FIRST, changed], "schema step 2"),
+            (made(&[FIRST]).changed("PRAGMA application_id = 5"), both.to_vec(), "another program"),
+            (made(&[FIRST]).changed("PRAGMA application_id = 0"), both.to_vec(), "another program"),
+            (
+                made(both).changed("DELETE FROM schema_migrations WHERE n = 1"),
+                both.to_vec(),
+                "does not match",
+            ),
+            (
+                made(both).changed("DELETE FROM schema_migrations WHERE n = 2"),
+                both.to_vec(),
+                "does not match",
+            ),
+            (made(both).changed("DROP TABLE schema_migrations"), both.to_vec(), "does not match"),
+            (made(both).changed("PRAGMA user_version = 0"), both.to_vec(), "does not match"),
+            (made(both).changed("PRAGMA user_version = 1"), both.to_vec(), "does not match"),
+            (made(both).changed("PRAGMA user_version = -1"), both.to_vec(), "does not match"),
+            (made(&[FIRST]).changed("PRAGMA user_version = 2"), both.to_vec(), "does not match"),
+            (
+                made(both).changed("UPDATE schema_migrations SET n = 7 WHERE n = 2"),
+                both.to_vec(),
+                "schema step 2",
+            ),
+        ] {
+            let mut connection = made.open();
+            let before = state_or_none(&connection);
+            let line = check_against(&connection, &known).expect_err(says).to_string();
+            assert!(line.contains(says), "{line}");
+            migrate_to(&mut connection, &known, NOW).expect_err(says);
+            assert_eq!(state_or_none(&connection), before, "{says}");
+        }
+    }
+
+    fn state_or_none(connection: &Connection) -> Option<(i64, Vec<(i64, String)>, Vec<String>)> {
+        connection.table_exists(None, "schema_migrations").expect("a schema").then(|| state(connection))
+    }
+
+    #[test]
+    fn a_step_that_fails_or_ends_the_transaction_leaves_nothing() {
+        for sql in [
+            "CREATE TABLE half (x); INSERT INTO missing VALUES (1)",
+            "CREATE TABLE half (x); SELECT",
+            "CREATE TABLE half (x); COMMIT; INSERT INTO missing VALUES (1)",
+            "CREATE TABLE half (x); COMMIT",
+            "CREATE TABLE half (x); END",
+            "CREATE TABLE half (x); ROLLBACK",
+            "CREATE TABLE half (x); BEGIN",
+            "CREATE TABLE half (x); SAVEPOINT s",
+            "CREATE TABLE half (x); RELEASE s",
+            "CREATE TABLE half (x); INSERT INTO t VALUES (2); INSERT OR ROLLBACK INTO t VALUES (2)",
+            // A reference to a row that is not there.
+            "CREATE TABLE half (t_id INTEGER REFERENCES t (id)); INSERT INTO half VALUES (99)",
+        ] {
+            let made = made(&[FIRST]);
+            let mut connection = made.open();
+            let before = state(&connection);
+            let line = migrate_to(&mut connection, &[FIRST, step(sql)], NOW).expect_err(sql).to_string();
+            assert!(line.contains("cannot apply schema step 2 (tried)"), "{line}");
+            assert_eq!(state(&connection), before, "{sql}");
+            assert!(connection.is_autocommit(), "{sql}");
+            assert_eq!(migrate_to(&mut connection, &[FIRST, SECOND], NOW), Ok(1), "{sql}");
+        }
+    }
+
+    #[test]
+    fn six_at_once_apply_each_step_once() {
+        for _ in 0..8 {
+            let made = made(&[FIRST]);
+            let ready = Barrier::new(6);
+            std::thread::scope(|scope| {
+                for _ in 0..6 {
+                    scope.spawn(|| {
+                        let mut connection = made.open();
+                        ready.wait();
+                        migrate_to(&mut connection, &[FIRST, SECOND, step("CREATE TABLE v (x)")], NOW)
+                            .expect("migrated");
+                    });
+                }
+            });
+            let (version, steps, tables) = state(&made.open());
+            assert_eq!((version, steps.len()), (3, 3));
+            assert_eq!(tables, ["schema_migrations", "t", "u", "v"]);
+        }
+    }
+
+    #[test]
+    fn a_check_amid_a_migration_sees_one_state() {
+        let made = made(&[FIRST]);
+        let mut other = made.open();
+        let mut migrated = false;
+        let mut reader = connection::reader(&made.path).expect("it opens");
+        // The other connection migrates when this one is about to read the records.
+        let migrate_meanwhile = move |context: AuthContext<'_>| {
+            if let AuthAction::Read { table_name: "schema_migrations", .. } = context.action
+                && !std::mem::replace(&mut migrated, true)
+            {
+                migrate_to(&mut other, &[FIRST, SECOND], NOW).expect("migrated");
+            }
+            Authorization::Allow
+        };
+        reader.authorizer(Some(migrate_meanwhile)).expect("watched");
+        assert_eq!(check_against(&reader, &[FIRST, SECOND]), Ok(1));
+        assert_eq!(check_against(&reader, &[FIRST, SECOND]), Ok(2));
+    }
+
+    #[test]
+    fn a_read_only_connection_is_checked_and_not_migrated() {
+        let made = made(&[FIRST]);
+        let _keeps_the_log = made.open();
+        let mut connection = connection::reader(&made.path).expect("it opens");
+        assert_eq!(check_against(&connection, &[FIRST, SECOND]), Ok(1));
+        migrate_to(&mut connection, &[FIRST, SECOND], NOW).expect_err("it cannot write");
+        assert_eq!(check_against(&connection, &[FIRST, SECOND]), Ok(1));
+    }
+
+    #[test]
+    fn a_kill_before_the_commit_leaves_the_version_before() {
+        const LARGE: Migration = Migration {
+            name: "large",
+            sql: "CREATE TABLE large (x); INSERT INTO large WITH RECURSIVE n (i) AS \
+                  (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 200) SELECT randomblob(4000) FROM n",
+        };
+        let made = made(&[FIRST]);
+        let copy = made.folder.path().join("killed.db");
+        let mut connection = made.open();
+        // Pages go to the log before the commit.
+        connection.pragma_update(None, "cache_size", 5).expect("configured");
+        let (from, to) = (made.path.clone(), copy.clone());
+        let as_killed = move || {
+            for suffix in ["", "-wal"] {
+                fs::copy(files::with_suffix(&from, suffix), files::with_suffix(&to, suffix)).expect("copied");
+            }
+            false
+        };
+        connection.commit_hook(Some(as_killed)).expect("hooked");
+        migrate_to(&mut connection, &[FIRST, LARGE], NOW).expect("migrated");
+        let log = fs::metadata(files::with_suffix(&copy, "-wal")).expect("a log").len();
+        assert!(log > 400_000, "the step was in the log: {log} bytes");
+        let mut killed = connection::writer(&copy).expect("it opens");
+        assert_eq!(check_against(&killed, &[FIRST, LARGE]), Ok(1));
+        assert_eq!(state(&killed).2, ["schema_migrations", "t"]);
+        assert_eq!(migrate_to(&mut killed, &[FIRST, LARGE], NOW), Ok(1));
+    }
+
+    #[test]
+    fn a_vacuumed_copy_is_the_same_schema() {
+        let made = made(&[FIRST]);
+        let copy = made.folder.path().join("copy.db");
+        made.open().execute("VACUUM INTO ?1", [copy.to_str().expect("text")]).expect("copied");
+        let mut copy = connection::writer(&copy).expect("it opens");
+        assert_eq!(migrate_to(&mut copy, &[FIRST, SECOND], NOW), Ok(1));
+    }
+
+    #[test]
+    fn a_corrupt_page_is_an_error_and_nothing_is_written() {
+        let made = made(&[FIRST]);
+        let whole = fs::read(&made.path).expect("readable");
+        for page in 0..whole.len() / 4096 {
+            let mut bytes = whole.clone();
+            bytes[page * 4096 + if page == 0 { 100 } else { 0 }..(page + 1) * 4096].fill(0xaa);
+            fs::write(&made.path, &bytes).expect("written");
+            let connection = connection::immutable(&made.path).expect("it opens");
+            let checked = check_against(&connection, &[FIRST]);
+            // The second page holds the records; the last one only the rows of `t`.
+            assert_eq!(checked.is_err(), page < 2, "page {page}: {checked:?}");
+            drop(connection);
+            assert!(fs::read(&made.path).expect("readable") == bytes);
+        }
+    }
+
+    fn golden_path() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/schema_0001.db")
+    }
+
+    /// Golden files are never made anew: run once for a schema that is not released yet.
+    #[test]
+    #[ignore = "makes a golden file"]
+    fn make_the_golden_database_of_the_first_schema() {
+        assert!(!golden_path().exists(), "it is never changed");
+        let made = made(&MIGRATIONS[..1]);
+        let writer = made.open();
+        let head = Head::load(&writer).expect("a head");
+        let watch = Watch::new(&made.path, &files::with_suffix(&made.path, "-wal")).expect("watched");
+        let committer = Committer::start(writer, head, Arc::new(watch), Arc::default()).expect("a thread");
+        for n in 0..12 {
+            committer.write(move |tx| append_decision(tx, n)).expect("appended");
+        }
+        let writer = committer.close().expect("it was open");
+        let golden = golden_path();
+        writer.execute("VACUUM INTO ?1", [golden.to_str().expect("text")]).expect("copied");
+    }
+
+    fn append_decision(tx: &mut commit::Tx<'_>, n: i64) -> Result<(), crate::store::Error> {
+        let decision = Decision {
+            id: format!("018f0000-0000-7000-8000-{n:012}"),
+            agent_id: "018f0000-0000-7000-8000-00000000000a".to_owned(),
+            user_id: (n % 2 == 0).then(|| "u".to_owned()),
+            run_id: None,
+            trace_id: None,
+            parent_run_id: None,
+            tool: "t".to_owned(),
+            action: "read".to_owned(),
+            resource: Some("r".to_owned()),
+            mutates_state: false,
+            environment: "production".to_owned(),
+            source_trust: "trusted_internal_signed".to_owned(),
+            root_trust_level: "trusted_internal_signed".to_owned(),
+            outcome: if n % 3 == 0 { Outcome::Deny } else { Outcome::Allow },
+            reason: "golden".to_owned(),
+            matched_policy_ids: String::new(),
+            policy_version: "1".to_owned(),
+            risk_score: n,
+            composite_risk_score: n,
+            request_id: None,
+            action_hash: Hash::of(&n.to_be_bytes()),
+            latency_ms: 1,
+            created_at: NOW.plus_seconds(n),
+        };
+        let (action_hash, decision_hash) = (decision.action_hash.to_string(), decision.hash().to_string());
+        let entry = Entry {
+            nonce: "00000000",
+            agent_id: Some(&decision.agent_id),
+            user_id: decision.user_id.as_deref(),
+            run_id: None,
+            trace_id: None,
+            tool: &decision.tool,
+            action: &decision.action,
+            resource: decision.resource.as_deref(),
+            source_trust: &decision.source_trust,
+            decision: decision.outcome.as_str(),
+            approver: None,
+            action_hash: Some(&action_hash),
+            decision_id: Some(&decision.id),
+            decision_hash: Some(&decision_hash),
+            policy_version: Some(&decision.policy_version),
+        };
+        let appended = receipts::append(tx, &entry, decision.created_at)?;
+        decisions::insert(tx, appended.seq, &decision)
+    }
+
+    #[test]
+    fn the_golden_database_of_the_first_schema_is_migrated_and_verifies() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.db");
+        fs::copy(golden_path(), &path).expect("copied");
+        let mut connection = connection::writer(&path).expect("it opens");
+        assert_eq!(check(&connection), Ok(1));
+        assert_eq!(migrate(&mut connection, NOW), Ok(1));
+        let mut first = FirstBreak::default();
+        let summary = database::verify(&connection, Extent::Whole, &mut first).expect("read");
+        assert_eq!((first.0, summary.receipts, summary.decisions), (None, 12, Some(12)));
     }
 }

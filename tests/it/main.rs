@@ -6,7 +6,9 @@ mod support;
 
 mod bench;
 mod contract;
+mod crash;
 mod evidence;
+mod guard;
 mod load;
 mod process;
 mod runbook;

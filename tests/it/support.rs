@@ -375,3 +375,141 @@ impl Gateway {
         ended.and_then(|status| status.code()).unwrap_or(-1)
     }
 }
+// For tests of the database's files.
+
+impl Home {
+    /// Adds or changes a setting of the gateways that start from now on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.unset(name);
+        self.settings.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Takes a setting back.
+    pub fn unset(&mut self, name: &str) {
+        self.settings.retain(|(known, _)| known != name);
+    }
+
+    /// The file beside the database whose name has this suffix.
+    pub fn beside(&self, suffix: &str) -> PathBuf {
+        self.path(&format!("db/aegisagent.db{suffix}"))
+    }
+
+    /// `snapshot("db")`.
+    pub fn database_files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        self.snapshot("db")
+    }
+
+    /// Starts a gateway that must refuse: exit code 3, one line and nothing else, and
+    /// every file as it was. Returns the line.
+    pub fn refused(&self) -> String {
+        let before = self.database_files();
+        let (code, text) = self.run_to_end(self.command(&[]));
+        assert_eq!(code, Some(3), "{text}");
+        assert_eq!(text.lines().count(), 1, "one line: {text}");
+        assert!(text.starts_with("aegis-gateway: "), "{text}");
+        let after = self.database_files();
+        let names =
+            |files: &[(PathBuf, Vec<u8>)]| files.iter().map(|(path, _)| path.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&before), names(&after), "{text}");
+        for ((path, before), (_, after)) in before.iter().zip(&after) {
+            assert!(before == after, "{} was changed by: {text}", path.display());
+        }
+        text.trim_end().to_owned()
+    }
+
+    /// Runs a command that must end by itself; returns its exit code and standard error.
+    pub fn run_to_end(&self, mut command: Command) -> (Option<i32>, String) {
+        let log = self.path("refusal");
+        let file = fs::File::create(&log).expect("a log");
+        let mut child = command.stdin(Stdio::null()).stderr(file).spawn().expect("it runs");
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("a child") {
+                break status;
+            }
+            if Instant::now() > deadline {
+                child.kill().expect("killed");
+                panic!("it does not end: {}", fs::read_to_string(&log).expect("a log"));
+            }
+            std::thread::park_timeout(Duration::from_millis(2));
+        };
+        (status.code(), fs::read_to_string(&log).expect("a log"))
+    }
+}
+
+impl Gateway {
+    /// Makes a backup of that name; returns its path.
+    pub fn backup(&self, home: &Home, name: &str) -> PathBuf {
+        let answer = self.operator("POST", "/v1/admin/backup", Some(&json!({"filename": name})));
+        assert!(matches!(answer.status, 200 | 201), "{answer:?}");
+        home.path("backups").join(name)
+    }
+}
+
+/// Everything a database says: each table's definition and each of its rows. Read
+/// from a copy, with its log, so that nothing beside it is touched.
+pub fn dump(database: &Path) -> String {
+    use std::fmt::Write as _;
+    let folder = TempDir::new().expect("a folder");
+    let copy = folder.path().join("copy.db");
+    fs::copy(database, &copy).expect("a copy");
+    let wal = PathBuf::from(format!("{}-wal", database.display()));
+    if wal.exists() {
+        fs::copy(wal, folder.path().join("copy.db-wal")).expect("a copy");
+    }
+    let connection = rusqlite::Connection::open(&copy).expect("it opens");
+    let mut text = String::new();
+    let mut tables = connection
+        .prepare("SELECT name, coalesce(sql, '') FROM sqlite_schema ORDER BY type, name")
+        .expect("a schema");
+    let tables = tables.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("a schema");
+    for (name, sql) in tables.collect::<Result<Vec<(String, String)>, _>>().expect("a schema") {
+        writeln!(text, "{name}: {sql}").expect("text");
+        if !sql.starts_with("CREATE TABLE") {
+            continue;
+        }
+        let mut rows = connection.prepare(&format!("SELECT * FROM \"{name}\"")).expect("a table");
+        let columns = rows.column_count();
+        let mut rows = rows.query([]).expect("rows");
+        while let Some(row) = rows.next().expect("a row") {
+            for column in 0..columns {
+                write!(text, "|{:?}", row.get_ref(column).expect("a value")).expect("text");
+            }
+            text.push('\n');
+        }
+    }
+    text
+}
+
+/// The ids of every recorded decision, read as [`dump`] does.
+pub fn decision_ids(database: &Path) -> std::collections::BTreeSet<String> {
+    let folder = TempDir::new().expect("a folder");
+    let copy = folder.path().join("copy.db");
+    fs::copy(database, &copy).expect("a copy");
+    let wal = PathBuf::from(format!("{}-wal", database.display()));
+    if wal.exists() {
+        fs::copy(wal, folder.path().join("copy.db-wal")).expect("a copy");
+    }
+    let connection = rusqlite::Connection::open(&copy).expect("it opens");
+    let mut ids = connection.prepare("SELECT id FROM decisions").expect("a table");
+    ids.query_map([], |row| row.get(0)).expect("rows").collect::<Result<_, _>>().expect("text")
+}
+
+/// Asks `count` times; returns the ids of the decisions.
+pub fn decide(agent: &Agent, count: usize) -> Vec<String> {
+    let ask = |_| {
+        let answer = agent.ask("read", "trusted_internal_signed");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.body["decision_id"].as_str().expect("a decision's id").to_owned()
+    };
+    (0..count).map(ask).collect()
+}
+
+/// Verifies a database with the command; it must be whole. Returns how many receipts it has.
+pub fn verified(database: &Path) -> u64 {
+    let output = verify(&["--json", database.to_str().expect("text")]);
+    let text = String::from_utf8(output.stdout).expect("text");
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{text}{errors}");
+    serde_json::from_str::<Value>(&text).expect("JSON")["receipts"].as_u64().expect("a count")
+}

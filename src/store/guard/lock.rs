@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 
 use crate::store::error::Refusal;
 
-/// A lock held until it is dropped. An exclusive one takes its file with it.
+/// A lock held until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Lock {
     file: File,
     path: PathBuf,
-    exclusive: bool,
+    /// Whether the file goes with the lock: it is its holder's own. One that a killed
+    /// gateway left stays until its database is accepted again.
+    takes_its_file: bool,
 }
 
 /// What a look at somebody else's lock shows.
@@ -31,14 +33,7 @@ impl Lock {
     pub(crate) fn exclusive(path: &Path) -> Result<Self, Refusal> {
         let cannot = Refusal::io("lock", path);
         loop {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(path)
-                .map_err(&cannot)?;
+            let (file, made) = open_or_make(path).map_err(&cannot)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
@@ -51,7 +46,7 @@ impl Lock {
                 Err(TryLockError::Error(error)) => return Err(cannot(error)),
             }
             if has_name(&file, path).map_err(&cannot)? {
-                return Ok(Lock { file, path: path.to_owned(), exclusive: true });
+                return Ok(Lock { file, path: path.to_owned(), takes_its_file: made });
             }
         }
     }
@@ -64,10 +59,15 @@ impl Lock {
             Err(error) => return Err(error),
         };
         match file.try_lock_shared() {
-            Ok(()) => Ok(LockState::Shared(Lock { file, path: path.to_owned(), exclusive: false })),
+            Ok(()) => Ok(LockState::Shared(Lock { file, path: path.to_owned(), takes_its_file: false })),
             Err(TryLockError::WouldBlock) => Ok(LockState::HeldByGateway),
             Err(TryLockError::Error(error)) => Err(error),
         }
+    }
+
+    /// Makes the file this lock's own.
+    pub(crate) fn adopt_file(&mut self) {
+        self.takes_its_file = true;
     }
 
     /// Replaces the file's content.
@@ -81,11 +81,30 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        if !self.exclusive {
+        if !self.takes_its_file {
             return;
         }
         if let Err(error) = fs::remove_file(&self.path) {
             log::warn!("cannot remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// The file, and whether it had to be made.
+fn open_or_make(path: &Path) -> io::Result<(File, bool)> {
+    loop {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o600);
+        match options.clone().create_new(true).open(path) {
+            Ok(file) => return Ok((file, true)),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Err(_) => {}
+        }
+        match options.open(path) {
+            Ok(file) => return Ok((file, false)),
+            // Its holder has just gone, and taken it along.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
     }
 }

@@ -162,6 +162,20 @@ impl Guard {
         judge(&self.layout, choice)
     }
 
+    /// Fails when a file that SQLite is to write to cannot be written. SQLite would
+    /// fall back to reading, and fail only after it has made files beside it.
+    pub fn check_writable(&self) -> Result<(), Refusal> {
+        for path in [&self.layout.database, &self.layout.wal, &self.layout.shm] {
+            match File::options().write(true).open(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Refusal::io("write to", path)(error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Sets aside what the judgement says, and returns the name it was given.
     pub fn clear_the_way(&self, judgement: &Judgement, now: Timestamp) -> Result<Option<PathBuf>, Refusal> {
         if judgement.log != LogPlan::SetAside {
@@ -180,7 +194,8 @@ impl Guard {
     }
 
     /// Records which file SQLite is about to open, and makes it private.
-    pub fn admit(&self) -> Result<(), Refusal> {
+    pub fn admit(&mut self) -> Result<(), Refusal> {
+        self.lock.adopt_file();
         let path = &self.layout.database;
         let metadata = fs::metadata(path).map_err(Refusal::io("look at", path))?;
         if metadata.permissions().mode() & 0o077 != 0 {

@@ -1,0 +1,349 @@
+//! SIGKILL at any moment, and a disk whose sync fails: nothing that was acknowledged
+//! is lost, and nothing that was refused is found.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags};
+
+use crate::support::{Agent, Gateway, Home, decide, decision_ids, dump, verified, wait_until};
+
+/// Numbers that are the same in every run (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % limit
+    }
+}
+
+const TRUST: &str = "trusted_internal_signed";
+
+/// Starts a gateway and kills it after `micros`, wherever it is then.
+fn start_and_kill(home: &Home, micros: u64) {
+    let mut command = home.command(&[]);
+    let log = fs::File::create(home.path("killed.log")).expect("a log");
+    let mut child = command.stdin(Stdio::null()).stderr(log).spawn().expect("it runs");
+    let moment = Instant::now() + Duration::from_micros(micros);
+    while Instant::now() < moment {
+        thread::park_timeout(moment - Instant::now());
+    }
+    let ended = child.try_wait().expect("a child");
+    assert!(
+        ended.is_none(),
+        "it ended by itself: {}",
+        fs::read_to_string(home.path("killed.log")).expect("a log")
+    );
+    end(&mut child);
+}
+
+fn end(child: &mut Child) {
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+}
+
+/// How long a start takes on this machine, in microseconds.
+fn start_micros(home: &Home) -> u64 {
+    let begin = Instant::now();
+    let gateway = home.start();
+    let micros = u64::try_from(begin.elapsed().as_micros()).expect("short");
+    gateway.kill();
+    micros
+}
+
+fn names(home: &Home) -> BTreeSet<String> {
+    let files = home.database_files().into_iter();
+    files.map(|(path, _)| path.file_name().expect("a name").to_string_lossy().into_owned()).collect()
+}
+
+/// Asks from several threads until the gateway dies; counts what it acknowledges.
+fn load(agent: &Agent, threads: usize, count: &AtomicUsize, during: impl FnOnce()) -> Vec<String> {
+    let acknowledged = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Ok(answer) = agent.try_ask("read", TRUST) {
+                    assert_eq!(answer.status, 200, "{answer:?}");
+                    let id = answer.body["decision_id"].as_str().expect("an id").to_owned();
+                    acknowledged.lock().expect("no panic").push(id);
+                    count.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+        during();
+    });
+    acknowledged.into_inner().expect("no panic")
+}
+
+#[test]
+fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
+    const ROUNDS: usize = 24;
+    let home = Home::new();
+    let mut random = Random(1);
+    let start = start_micros(&home);
+    let mut acknowledged = BTreeSet::new();
+    for round in 0..ROUNDS {
+        for _ in 0..random.below(3) {
+            start_and_kill(&home, random.below(start * 3 / 2));
+        }
+        let gateway = home.start();
+        let agent = gateway.agent("a");
+        let (count, enough) = (AtomicUsize::new(0), 1 + usize::try_from(random.below(120)).expect("few"));
+        let new = load(&agent, 4, &count, || {
+            wait_until("enough was acknowledged", || count.load(Ordering::SeqCst) >= enough);
+            gateway.kill();
+        });
+        acknowledged.extend(new);
+        if round % 6 == 0 {
+            verified(&home.database());
+        }
+    }
+    let gateway = home.start();
+    assert_eq!(gateway.stop(), 0);
+    let found = decision_ids(&home.database());
+    let lost: Vec<&String> = acknowledged.difference(&found).collect();
+    assert!(lost.is_empty(), "lost {} of {}: {lost:?}", lost.len(), acknowledged.len());
+    assert!(acknowledged.len() >= ROUNDS);
+    assert_eq!(verified(&home.database()), found.len() as u64);
+    assert_eq!(
+        names(&home),
+        BTreeSet::from(["admin.token", "aegisagent.db", "aegisagent.db.identity"].map(String::from))
+    );
+}
+
+#[test]
+fn a_kill_at_any_moment_of_the_first_start_leaves_one_that_starts() {
+    let home = Home::new();
+    let start = start_micros(&home);
+    let mut random = Random(2);
+    for _ in 0..30 {
+        let home = Home::new();
+        start_and_kill(&home, random.below(start));
+        start_and_kill(&home, random.below(start));
+        let gateway = home.start();
+        let ids = decide(&gateway.agent("a"), 1);
+        assert_eq!(gateway.stop(), 0);
+        assert_eq!(decision_ids(&home.database()), ids.into_iter().collect());
+        let expected = ["admin.token", "aegisagent.db", "aegisagent.db.identity"];
+        assert_eq!(names(&home), BTreeSet::from(expected.map(String::from)), "no leftovers");
+    }
+}
+
+#[test]
+fn kills_amid_the_start_on_a_restored_file_beside_a_hot_log_leave_exactly_the_backup() {
+    let mut random = Random(3);
+    for round in 0..8 {
+        let home = Home::new();
+        let gateway = home.start();
+        let agent = gateway.agent("a");
+        decide(&agent, 5);
+        let backup = gateway.backup(&home, "b.db");
+        decide(&agent, 5);
+        gateway.kill();
+        let log = fs::read(home.beside("-wal")).expect("a log");
+        let start = start_micros_of_restored(&backup);
+        if round % 2 == 0 {
+            fs::rename(home.database(), home.path("bad")).expect("mv");
+        }
+        fs::copy(&backup, home.database()).expect("cp");
+        for _ in 0..4 {
+            start_and_kill(&home, random.below(start));
+        }
+        let gateway = home.start();
+        assert_eq!(gateway.stop(), 0);
+        assert_eq!(dump(&home.database()), dump(&backup));
+        let kept =
+            home.snapshot("db").into_iter().filter(|(path, _)| path.to_string_lossy().contains(".stale-"));
+        let kept: Vec<_> = kept.collect();
+        assert_eq!(kept.len(), 1, "only the stale log was set aside");
+        assert!(kept[0].1 == log, "and it is whole");
+    }
+}
+
+fn start_micros_of_restored(backup: &Path) -> u64 {
+    let home = Home::new();
+    fs::create_dir(home.path("db")).expect("a folder");
+    fs::copy(backup, home.database()).expect("cp");
+    start_micros(&home)
+}
+
+#[test]
+fn a_shell_that_opens_and_closes_the_database_amid_traffic_and_a_backup_costs_nothing() {
+    let home = Home::new();
+    let mut acknowledged = BTreeSet::new();
+    for round in 0..4 {
+        let gateway = home.start();
+        let agent = gateway.agent("a");
+        let count = AtomicUsize::new(0);
+        let new = load(&agent, 3, &count, || {
+            let done = AtomicBool::new(false);
+            thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !done.load(Ordering::SeqCst) {
+                        open_and_close(&home.database());
+                    }
+                });
+                gateway.backup(&home, &format!("b{round}.db"));
+                wait_until("enough was acknowledged", || count.load(Ordering::SeqCst) >= 150);
+                done.store(true, Ordering::SeqCst);
+            });
+            open_and_close(&home.database());
+            gateway.kill();
+        });
+        acknowledged.extend(new);
+    }
+    assert_eq!(home.start().stop(), 0);
+    let found = decision_ids(&home.database());
+    assert!(acknowledged.is_subset(&found), "lost {:?}", acknowledged.difference(&found));
+    assert_eq!(verified(&home.database()), found.len() as u64);
+}
+
+/// What `sqlite3 FILE 'SELECT ...'` does, in a process that is not the gateway's.
+fn open_and_close(database: &Path) {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(database, flags).expect("it opens");
+    connection.busy_timeout(Duration::from_secs(5)).expect("configured");
+    connection.query_row("SELECT count(*) FROM receipts", [], |_| Ok(())).expect("read");
+    connection.close().expect("closed");
+}
+
+/// A gateway on a disk whose sync of the log fails on demand.
+struct FailingDisk {
+    home: Home,
+    always: PathBuf,
+    once: PathBuf,
+}
+
+impl FailingDisk {
+    fn new() -> Self {
+        let mut home = Home::new();
+        let (library, always, once) = (home.path("fail_sync.so"), home.path("always"), home.path("once"));
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fail_sync.c");
+        let mut cc = Command::new("cc");
+        let cc = cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl");
+        assert!(cc.status().expect("a C compiler").success());
+        let text = |path: &Path| path.to_str().expect("text").to_owned();
+        home.set("LD_PRELOAD", &text(&library));
+        home.set("FAIL_SYNC_ALWAYS", &text(&always));
+        home.set("FAIL_SYNC_ONCE", &text(&once));
+        FailingDisk { home, always, once }
+    }
+
+    fn heal(&mut self) {
+        self.home.unset("LD_PRELOAD");
+    }
+}
+
+/// Asks once; the id, or `None` when the gateway said that it cannot.
+fn ask(agent: &Agent) -> Option<String> {
+    let answer = agent.ask("read", TRUST);
+    assert!(matches!(answer.status, 200 | 503), "{answer:?}");
+    (answer.status == 200).then(|| answer.body["decision_id"].as_str().expect("an id").to_owned())
+}
+
+/// After SIGKILL and a restart, exactly what was acknowledged is there.
+fn holds_exactly(home: &Home, gateway: Gateway, acknowledged: &BTreeSet<String>) {
+    gateway.kill();
+    assert_eq!(&decision_ids(&home.database()), acknowledged, "as the kill left it");
+    let gateway = home.start();
+    assert_eq!(verified(&home.database()), acknowledged.len() as u64);
+    let mut expected = acknowledged.clone();
+    expected.extend(decide(&gateway.agent("later"), 2));
+    assert_eq!(gateway.stop(), 0);
+    assert_eq!(decision_ids(&home.database()), expected);
+}
+
+#[test]
+fn a_decision_whose_sync_failed_is_refused_and_not_found_after_a_kill() {
+    let mut disk = FailingDisk::new();
+    let gateway = disk.home.start();
+    let agent = gateway.agent("a");
+    let acknowledged = decide(&agent, 3).into_iter().collect();
+    fs::write(&disk.always, "").expect("written");
+    for _ in 0..3 {
+        assert_eq!(ask(&agent), None);
+    }
+    assert_eq!(gateway.request("GET", "/readyz", None, None).status, 503);
+    disk.heal();
+    holds_exactly(&disk.home, gateway, &acknowledged);
+}
+
+#[test]
+fn a_sync_that_fails_once_fails_one_decision_and_later_ones_are_kept() {
+    for later in [0, 3] {
+        let mut disk = FailingDisk::new();
+        let gateway = disk.home.start();
+        let agent = gateway.agent("a");
+        let mut acknowledged: BTreeSet<String> = decide(&agent, 3).into_iter().collect();
+        // The sync of a checkpoint may be the one that fails.
+        loop {
+            fs::write(&disk.once, "").expect("written");
+            match ask(&agent) {
+                Some(id) => acknowledged.insert(id),
+                None => break,
+            };
+        }
+        assert!(!disk.once.exists());
+        acknowledged.extend(decide(&agent, later));
+        if later > 0 {
+            assert_eq!(gateway.request("GET", "/readyz", None, None).status, 200, "it recovers");
+        }
+        disk.heal();
+        holds_exactly(&disk.home, gateway, &acknowledged);
+    }
+}
+
+#[test]
+fn syncs_that_fail_now_and_then_under_load_keep_exactly_what_was_acknowledged() {
+    let mut disk = FailingDisk::new();
+    let gateway = disk.home.start();
+    let agent = gateway.agent("a");
+    let (acknowledged, refused) = (Mutex::new(BTreeSet::new()), AtomicUsize::new(0));
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                while !done.load(Ordering::SeqCst) {
+                    match ask(&agent) {
+                        Some(id) => {
+                            acknowledged.lock().expect("no panic").insert(id);
+                        }
+                        None => {
+                            refused.fetch_add(1, Ordering::SeqCst);
+                        }
+                    }
+                }
+            });
+        }
+        for round in 1..=15 {
+            let before = acknowledged.lock().expect("no panic").len();
+            wait_until("some are acknowledged", || {
+                acknowledged.lock().expect("no panic").len() >= before + 5
+            });
+            let flag = if round % 2 == 0 { &disk.once } else { &disk.always };
+            let before = refused.load(Ordering::SeqCst);
+            wait_until("some are refused", || {
+                fs::write(flag, "").expect("written");
+                refused.load(Ordering::SeqCst) > before
+            });
+            for flag in [&disk.once, &disk.always] {
+                if flag.exists() {
+                    fs::remove_file(flag).unwrap_or_default();
+                }
+            }
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+    disk.heal();
+    holds_exactly(&disk.home, gateway, &acknowledged.into_inner().expect("no panic"));
+}
