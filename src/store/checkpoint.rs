@@ -2,7 +2,7 @@
 //!
 //! With SQLite's own automatic checkpoint the committer whose frame crosses the
 //! threshold pays for all. Instead a thread moves pages into the database every
-//! quarter of a second without blocking anybody (PASSIVE); that alone never lets
+//! eighth of a second without blocking anybody (PASSIVE); that alone never lets
 //! the log begin anew, so when few frames are left to move it stops the writer for
 //! a moment and restarts the log (RESTART), never waiting for a reader: while one
 //! reads, a backup for example, the log grows, and is brought back afterwards.
@@ -16,7 +16,7 @@ use rusqlite::Connection;
 
 use super::commit::{Committer, unpoisoned};
 
-const PERIOD: Duration = Duration::from_millis(250);
+const PERIOD: Duration = Duration::from_millis(120);
 /// With fewer frames than this left to move, stopping the writer costs about a commit.
 const FRAMES_LEFT_MAX: i64 = 400;
 /// A log smaller than this is not worth restarting.

@@ -8,6 +8,7 @@ mod bench;
 mod contract;
 mod crash;
 mod evidence;
+mod gate;
 mod guard;
 mod load;
 mod process;

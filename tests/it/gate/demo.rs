@@ -1,0 +1,102 @@
+//! The sample service as a process of its own, for tests that need one with few
+//! descriptors, or one to look at from outside.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use aegis_gateway::http::gate::{Gate, Limits};
+use tempfile::TempDir;
+
+use super::service::{Service, gate_config, sockets};
+
+/// The service in another process, which ends when its input closes.
+pub(super) struct Demo {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: BufReader<ChildStdout>,
+    pub(super) address: SocketAddr,
+}
+
+impl Demo {
+    /// With so many descriptors; `fits` says whether the gate may know.
+    pub(super) fn start(descriptors: usize, fits: bool) -> Self {
+        let script =
+            format!("ulimit -n {descriptors}; exec \"$0\" --ignored --exact gate::demo::serves --nocapture");
+        let mut child = Command::new("sh")
+            .args(["-c", &script])
+            .arg(std::env::current_exe().expect("this binary"))
+            .env("DEMO_FITS", fits.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("sh");
+        let mut output = BufReader::new(child.stdout.take().expect("piped"));
+        let address = said(&mut output, "listens on ").parse().expect("an address");
+        let input = child.stdin.take();
+        Self { child, input, output, address }
+    }
+
+    pub(super) fn pid(&self) -> String {
+        self.child.id().to_string()
+    }
+
+    pub(super) fn open_descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("alive").count()
+    }
+
+    /// Asks it to end; what it said, and whether it ended well.
+    pub(super) fn end(mut self) -> (String, bool) {
+        drop(self.input.take());
+        (said(&mut self.output, "finished "), self.child.wait().expect("an end").success())
+    }
+}
+
+/// The rest of the first line that has these words; the test harness says other things.
+fn said(output: &mut impl BufRead, words: &str) -> String {
+    loop {
+        let mut line = String::new();
+        assert!(output.read_line(&mut line).expect("a line") > 0, "it ended without {words:?}");
+        if let Some((_, rest)) = line.split_once(words) {
+            return rest.trim().to_owned();
+        }
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        drop(self.input.take());
+        self.child.kill().expect("kill");
+        self.child.wait().expect("wait");
+    }
+}
+
+#[test]
+#[ignore = "the process that other tests start"]
+fn serves() {
+    let folder = TempDir::new().expect("a folder");
+    let (main, probe) = sockets(folder.path());
+    let lanes = [
+        Service::on_socket(&main, 4).expect("the main lane"),
+        Service::on_socket(&probe, 2).expect("the probes' lane"),
+    ];
+    let mut limits = Limits::default();
+    if std::env::var("DEMO_FITS").as_deref() == Ok("false") {
+        limits.fit_to_descriptors = false;
+        limits.upstreams = 4;
+        limits.probe_upstreams = 2;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let gate = Gate::start(listener, gate_config(folder.path(), limits)).expect("the gate");
+    say(&format!("listens on {}", gate.local_addr()));
+    std::io::stdin().read_to_end(&mut Vec::new()).expect("the end of the input");
+    let report = gate.shutdown(Instant::now() + Duration::from_secs(8));
+    say(&format!("finished {} cut {}", report.finished, report.cut));
+    lanes.into_iter().for_each(Service::stop);
+}
+
+fn say(line: &str) {
+    let mut out = std::io::stdout();
+    writeln!(out, "{line}").and_then(|()| out.flush()).expect("said");
+}
