@@ -76,4 +76,5 @@ pub mod http;
 pub mod service;
 pub mod startup;
 pub mod store;
+mod sync;
 pub mod token;

@@ -110,7 +110,7 @@ fn serve(config: &Config, clock: Arc<SystemClock>, started: Started, mut signals
     if let Some(signal) = signals.forever().next() {
         log::info!("stopping on signal {signal}; a second one ends at once");
     }
-    gateway.store.end_snapshots();
+    gateway.store.end_long_work();
     let report = server.shutdown(Instant::now() + SHUTDOWN_MAX);
     log::info!("finished {} requests, cut {}", report.finished, report.cut);
     health::stop(&gateway);

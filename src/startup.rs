@@ -81,7 +81,7 @@ fn inspect(layout: &Layout, judgement: &Judgement, doubtful: bool) -> Result<(),
 }
 
 fn check_whole(content: &Connection) -> Result<(), Refusal> {
-    let problems = database::check_integrity(content).map_err(|error| Refusal::damaged(error.to_string()))?;
+    let problems = database::check_integrity(content)?;
     if let Some(problem) = problems.first() {
         return Err(Refusal::damaged(format!("the database is damaged: {problem}")));
     }
@@ -89,13 +89,13 @@ fn check_whole(content: &Connection) -> Result<(), Refusal> {
 }
 
 fn check_tail(content: &Connection) -> Result<(), Refusal> {
-    let head = Head::load(content).map_err(|error| Refusal::damaged(error.to_string()))?;
+    let head = Head::load(content)?;
     check_chain(content, Extent::Part((head.seq - TAIL_RECEIPTS).max(1), head.seq))
 }
 
 fn check_chain(content: &Connection, extent: Extent) -> Result<(), Refusal> {
     let mut first = FirstBreak::default();
-    database::verify(content, extent, &mut first).map_err(|error| Refusal::damaged(error.to_string()))?;
+    database::verify(content, extent, &mut first)?;
     match first.0 {
         None => Ok(()),
         Some(broken) => Err(Refusal::new(
@@ -111,7 +111,7 @@ fn create(layout: &Layout, now: Timestamp) -> Result<(), Refusal> {
     remove_partial(partial)?;
     let made = create_partial(partial, now).and_then(|()| {
         files::sync_file(partial).map_err(Refusal::io("sync", partial))?;
-        fs::hard_link(partial, &layout.database).map_err(Refusal::io("name", &layout.database))
+        files::publish(partial, &layout.database).map_err(Refusal::io("name", &layout.database))
     });
     remove_partial(partial)?;
     made?;

@@ -47,9 +47,8 @@ fn make(path: &Path) -> Result<String, Refusal> {
         let mut file = files::create_private_file(&partial)?;
         writeln!(file, "{text}")?;
         file.sync_all()?;
-        fs::hard_link(&partial, path).or_else(|_| fs::rename(&partial, path))?;
+        files::publish(&partial, path)?;
         files::remove_if_there(&partial)?;
-        files::sync_folder(files::folder_of(path))?;
         Ok(text)
     };
     let text = write().map_err(Refusal::io("write the operator's token to", path))?;

@@ -14,10 +14,9 @@ pub mod name;
 
 use std::fmt;
 use std::fs;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -26,9 +25,9 @@ use sha2::{Digest, Sha256};
 use crate::domain::canon::Hash;
 use crate::evidence::database::{self, Extent};
 use crate::evidence::{FirstBreak, Summary};
-use crate::store::commit::unpoisoned;
-use crate::store::error::Error as StoreError;
-use crate::store::{Store, connection, files, migrate};
+use crate::store::error::{Error as StoreError, is_disk_full};
+use crate::store::{Stopping, Store, connection, files, migrate};
+use crate::sync::unpoisoned;
 
 use name::BackupName;
 
@@ -38,6 +37,8 @@ const PARTIAL_PREFIX: &str = ".partial-";
 const PACE_BYTES: u64 = 1 << 20;
 /// How often its size is looked at, in operations of SQLite's virtual machine.
 const PACE_OPERATIONS: i32 = 200;
+/// How much is read at a time for the digest.
+const DIGEST_BYTES: usize = 1 << 20;
 /// Room that a backup leaves on its disk for the gateway's own log.
 const ROOM_LEFT_BYTES: u64 = 4 << 20;
 
@@ -144,8 +145,11 @@ impl From<StoreError> for Error {
 /// For `map_err` on system calls.
 fn cannot(doing: &'static str) -> impl Fn(io::Error) -> Error {
     move |source| {
-        let error = StoreError::cannot_io(doing)(io::Error::new(source.kind(), source.to_string()));
-        if error.is_disk_full() { Error::DiskFull(error.to_string()) } else { Error::Io { doing, source } }
+        if is_disk_full(&source) {
+            Error::DiskFull(format!("cannot {doing}: {source}"))
+        } else {
+            Error::Io { doing, source }
+        }
     }
 }
 
@@ -172,11 +176,13 @@ impl Backups {
         let partial = Partial::create(&self.folder)?;
         let mut steps = Steps::default();
         timed(&mut steps.copy, || self.copy(store, &partial))?;
-        let (chain, schema_version) = check(partial.path(), &mut steps)?;
-        let (size_bytes, sha256) = timed(&mut steps.digest, || seal(partial.path()))?;
-        publish(partial.path(), &path)?;
+        let (chain, schema_version) = check(partial.path(), store.stopping(), &mut steps)?;
+        let (size_bytes, sha256) = timed(&mut steps.digest, || seal(partial.path(), store.stopping()))?;
+        files::publish(partial.path(), &path).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => Error::Taken,
+            _ => cannot("give the backup its name")(error),
+        })?;
         drop(partial);
-        files::sync_folder(&self.folder).map_err(cannot("sync the backup folder"))?;
         Ok(Finished { path, size_bytes, sha256, duration: started.elapsed(), steps, chain, schema_version })
     }
 
@@ -195,9 +201,13 @@ impl Backups {
     fn copy(&self, store: &Store, partial: &Partial) -> Result<(), Error> {
         let mut source = store.snapshot()?;
         check_room(&source, &self.folder)?;
-        pace(&mut source, partial.path())?;
+        let pace = Pace::keep(&mut source, partial.path(), store.stopping())?;
         let target = absolute(partial.path()).map_err(cannot("find the backup folder"))?;
-        source.execute("VACUUM INTO ?1", [target]).map_err(StoreError::cannot("copy the database"))?;
+        let copied = source.execute("VACUUM INTO ?1", [target]);
+        if let Some(error) = pace.take_failure() {
+            return Err(cannot("sync the growing copy")(error));
+        }
+        copied.map_err(StoreError::cannot("copy the database"))?;
         Ok(())
     }
 }
@@ -212,24 +222,29 @@ impl Drop for Turn<'_> {
 }
 
 /// A partial file, removed with its journal when it is dropped.
-struct Partial(PathBuf);
+struct Partial {
+    path: PathBuf,
+    /// Locked, so that nobody who shares the folder takes it for a leftover.
+    _file: fs::File,
+}
 
 impl Partial {
     fn create(folder: &Path) -> Result<Self, Error> {
         let random = crate::entropy::hex::<8>().map_err(cannot("draw a random name"))?;
         let path = folder.join(format!("{PARTIAL_PREFIX}{random}"));
-        files::create_private_file(&path).map_err(cannot("create a file in the backup folder"))?;
-        Ok(Partial(path))
+        let file = files::create_private_file(&path).map_err(cannot("create a file in the backup folder"))?;
+        file.lock().map_err(cannot("lock a file in the backup folder"))?;
+        Ok(Partial { path, _file: file })
     }
 
     fn path(&self) -> &Path {
-        &self.0
+        &self.path
     }
 }
 
 impl Drop for Partial {
     fn drop(&mut self) {
-        for path in [&self.0, &files::with_suffix(&self.0, "-journal")] {
+        for path in [&self.path, &files::with_suffix(&self.path, "-journal")] {
             if let Err(error) = files::remove_if_there(path) {
                 log::error!("cannot remove {}: {error}", path.display());
             }
@@ -259,23 +274,42 @@ fn absolute(path: &Path) -> io::Result<String> {
 
 /// Syncs the copy as it grows. Left to the system, a gigabyte is written back at
 /// once, and the live database's own syncs wait behind it for as long.
-fn pace(source: &mut Connection, partial: &Path) -> Result<(), Error> {
-    let copy = fs::File::open(partial).map_err(cannot("open the copy"))?;
-    let mut synced = 0;
-    let sync_what_has_grown = move || {
-        let bytes = copy.metadata().map_or(synced, |metadata| metadata.len());
-        if bytes >= synced + PACE_BYTES {
-            synced = bytes;
-            // A failure shows again, and counts, when the finished copy is synced.
-            if let Err(error) = copy.sync_data() {
-                log::warn!("cannot sync the growing backup: {error}");
-            }
-        }
-        false
-    };
-    source
-        .progress_handler(PACE_OPERATIONS, Some(sync_what_has_grown))
-        .map_err(|error| StoreError::cannot("watch the copy")(error).into())
+#[derive(Clone, Default)]
+struct Pace {
+    failure: Arc<Mutex<Option<io::Error>>>,
+}
+
+impl Pace {
+    fn keep(source: &mut Connection, partial: &Path, stopping: &Stopping) -> Result<Self, Error> {
+        let copy = fs::File::open(partial).map_err(cannot("open the copy"))?;
+        let (pace, stopping) = (Pace::default(), stopping.clone());
+        let kept = pace.clone();
+        let mut synced = 0;
+        // True ends the copy.
+        let look = move || {
+            stopping.is_set() || sync_if_grown(&copy, &mut synced).is_err_and(|error| kept.fail(error))
+        };
+        source.progress_handler(PACE_OPERATIONS, Some(look)).map_err(StoreError::cannot("watch the copy"))?;
+        Ok(pace)
+    }
+
+    fn fail(&self, error: io::Error) -> bool {
+        *unpoisoned(&self.failure) = Some(error);
+        true
+    }
+
+    fn take_failure(&self) -> Option<io::Error> {
+        unpoisoned(&self.failure).take()
+    }
+}
+
+fn sync_if_grown(copy: &fs::File, synced: &mut u64) -> io::Result<()> {
+    let bytes = copy.metadata()?.len();
+    if bytes >= *synced + PACE_BYTES {
+        *synced = bytes;
+        copy.sync_data()?;
+    }
+    Ok(())
 }
 
 /// A full disk would also stop the live database's commits until the partial file
@@ -302,8 +336,9 @@ fn timed<T>(duration: &mut Duration, step: impl FnOnce() -> T) -> T {
 }
 
 /// The copy by itself: every page, the schema, and the whole chain.
-fn check(path: &Path, steps: &mut Steps) -> Result<(Summary, u32), Error> {
-    let copy = connection::immutable(path).map_err(StoreError::cannot("open the copy"))?;
+fn check(path: &Path, stopping: &Stopping, steps: &mut Steps) -> Result<(Summary, u32), Error> {
+    let mut copy = connection::immutable(path).map_err(StoreError::cannot("open the copy"))?;
+    stopping.ends(&mut copy)?;
     let schema_version = migrate::check(&copy).map_err(|refusal| Error::Unsound(refusal.to_string()))?;
     let problems = timed(&mut steps.pages, || database::check_integrity(&copy))?;
     if let Some(problem) = problems.first() {
@@ -318,62 +353,43 @@ fn check(path: &Path, steps: &mut Steps) -> Result<(Summary, u32), Error> {
 }
 
 /// Syncs the file and takes its measure.
-fn seal(path: &Path) -> Result<(u64, Hash), Error> {
+fn seal(path: &Path, stopping: &Stopping) -> Result<(u64, Hash), Error> {
     let mut file = fs::File::open(path).map_err(cannot("open the copy"))?;
     file.sync_all().map_err(cannot("sync the copy"))?;
-    let mode = file.metadata().map_err(cannot("look at the copy"))?.permissions().mode();
-    debug_assert_eq!(mode & 0o777, 0o600, "the copy kept the mode it was created with");
-    let mut digest = Sha256::new();
-    let bytes = io::copy(&mut file, &mut DigestWriter(&mut digest)).map_err(cannot("read the copy"))?;
-    Ok((bytes, Hash::from_bytes(digest.finalize().into())))
-}
-
-struct DigestWriter<'a>(&'a mut Sha256);
-
-impl io::Write for DigestWriter<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    let (mut digest, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; DIGEST_BYTES]);
+    loop {
+        let read = file.read(&mut buffer).map_err(cannot("read the copy"))?;
+        if read == 0 {
+            return Ok((bytes, Hash::from_bytes(digest.finalize().into())));
+        }
+        if stopping.is_set() {
+            return Err(Error::Stopping);
+        }
+        digest.update(&buffer[..read]);
+        bytes += read as u64;
     }
 }
 
-/// Gives the file its name, never another's. A hard link fails on a taken name;
-/// where the file system has none, a rename that does not replace does the same.
-fn publish(partial: &Path, path: &Path) -> Result<(), Error> {
-    let linked = match fs::hard_link(partial, path) {
-        Err(error) if no_hard_links(&error) => rename_without_replacing(partial, path),
-        other => other,
-    };
-    match linked {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Error::Taken),
-        other => other.map_err(cannot("give the backup its name")),
-    }
-}
-
-fn no_hard_links(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied | io::ErrorKind::TooManyLinks
-    )
-}
-
-fn rename_without_replacing(from: &Path, to: &Path) -> io::Result<()> {
-    let here = rustix::fs::CWD;
-    Ok(rustix::fs::renameat_with(here, from, here, to, rustix::fs::RenameFlags::NOREPLACE)?)
-}
-
-/// Removes the partial files of a gateway that was killed.
+/// Removes the partial files of a gateway that was killed; what another gateway that
+/// shares the folder is writing is locked, and stays.
 fn sweep(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        if entry.file_name().as_encoded_bytes().starts_with(PARTIAL_PREFIX.as_bytes()) {
-            log::info!("removing {}, which a killed backup left", entry.path().display());
-            files::remove_if_there(&entry.path())?;
+        let name = entry.file_name();
+        if !name.as_encoded_bytes().starts_with(PARTIAL_PREFIX.as_bytes()) || !entry.file_type()?.is_file() {
+            continue;
         }
+        // A journal goes with its file, or alone when that is gone.
+        let of = entry.path().with_file_name(name.to_string_lossy().trim_end_matches("-journal"));
+        if of != entry.path() && of.exists() {
+            continue;
+        }
+        if fs::File::open(entry.path())?.try_lock().is_err() {
+            continue;
+        }
+        log::info!("removing {}, which a killed backup left", entry.path().display());
+        files::remove_if_there(&entry.path())?;
+        files::remove_if_there(&files::with_suffix(&entry.path(), "-journal"))?;
     }
     Ok(())
 }

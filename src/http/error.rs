@@ -5,6 +5,7 @@
 use serde_json::json;
 
 use crate::service::Error;
+use crate::store::Error as StoreError;
 
 use super::message::Response;
 
@@ -26,20 +27,21 @@ pub fn response(error: &Error) -> Response {
         Error::NoRoom(_) => failure(507, &message),
         Error::Store(cause) if cause.is_stop() => failure(503, "the gateway is stopping"),
         Error::Store(cause) if cause.is_disk_full() => unavailable(error, "the disk is full", "disk_full"),
+        Error::Store(StoreError::Panicked) => internal(error, "the request failed inside the gateway"),
         Error::Store(_) => unavailable(error, "the database failed", "database"),
-        Error::Backup(_) => internal(error, "the backup failed"),
-        Error::Entropy(_) => internal(error, "the system failed"),
+        Error::Backup(_) => internal(error, "the backup failed and left nothing behind; the log says why"),
+        Error::Entropy(_) => internal(error, "the system gave no randomness"),
     }
 }
 
 fn unavailable(error: &Error, message: &str, reason: &str) -> Response {
     log::error!("{error}");
-    failure_of(503, "ServiceUnavailable", &format!("{message}; nothing was recorded"), Some(reason))
+    failure_of(503, "ServiceUnavailable", &format!("{message}; the request had no effect"), Some(reason))
 }
 
 fn internal(error: &Error, message: &str) -> Response {
     log::error!("{error}");
-    failure(500, &format!("{message}: {error}"))
+    failure(500, message)
 }
 
 /// An answer of the common shape for a status.
@@ -112,9 +114,12 @@ mod tests {
 
     #[test]
     fn a_store_s_cause_is_not_told_to_the_client() {
-        let cause = crate::store::Error::Corrupt("table secret_name is malformed".to_owned());
-        let answer = response(&Error::Store(cause));
-        assert_eq!(answer.status, 503);
-        assert!(!String::from_utf8_lossy(&answer.body).contains("secret_name"));
+        let cause = || StoreError::Corrupt("table secret_name is malformed".to_owned());
+        let backup = crate::backup::Error::Store(cause());
+        for (error, status) in [(Error::Store(cause()), 503), (Error::Backup(backup), 500)] {
+            let answer = response(&error);
+            assert_eq!(answer.status, status);
+            assert!(!String::from_utf8_lossy(&answer.body).contains("secret_name"));
+        }
     }
 }

@@ -135,7 +135,7 @@ impl Prepared {
         }
         let registered = tools::known_action(tx, &self.names)?;
         let verdict = self.decide(&agent, registered.as_deref());
-        let at = receipts::next_time(tx, now)?;
+        let at = receipts::next_time(tx, now);
         let decision = self.record_of(&agent, &verdict, at);
         let receipt = append_receipt(tx, &decision, &self.ids.receipt)?;
         decisions::insert(tx, receipt.seq, &decision)?;

@@ -8,8 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::store::commit::unpoisoned;
 use crate::store::{files, migrate};
+use crate::sync::unpoisoned;
 
 use super::Gateway;
 
@@ -53,6 +53,11 @@ pub fn stop(gateway: &Gateway) {
 
 /// Why the gateway is not ready, or that it is.
 pub fn readiness(gateway: &Gateway) -> Result<(), String> {
+    gateway.health.proof()
+}
+
+/// On the proving thread, since each of these may hang with the disk.
+fn prove(gateway: &Gateway) -> Result<(), String> {
     gateway.store.check_files().map_err(|error| error.to_string())?;
     let folder = files::folder_of(gateway.store.path());
     let free = files::free_bytes(folder).map_err(|error| format!("cannot read the free space: {error}"))?;
@@ -60,25 +65,19 @@ pub fn readiness(gateway: &Gateway) -> Result<(), String> {
         return Err(format!("the database's disk has {free} bytes left, fewer than {ROOM_BYTES_MIN}"));
     }
     let (wrote, failure) = gateway.store.last_write();
-    if failure.is_none() && wrote < FRESH && gateway.store.last_read() < FRESH {
-        return Ok(());
+    if failure.is_some() || wrote >= FRESH {
+        gateway.store.prove_writer().map_err(|error| format!("the writer does not write: {error}"))?;
     }
-    gateway.health.demand_proof()
-}
-
-fn prove(gateway: &Gateway) -> Result<(), String> {
-    gateway.store.prove_writer().map_err(|error| format!("the writer does not write: {error}"))?;
-    gateway
+    let version = gateway
         .store
-        .read(|connection| {
-            let version = migrate::check(connection).map_err(|refusal| refusal.to_string());
-            Ok::<_, crate::store::Error>(version)
-        })
+        .read(|connection| Ok::<_, crate::store::Error>(migrate::check(connection)))
         .map_err(|error| format!("the reader does not read: {error}"))?
-        .and_then(|version| {
-            let latest = migrate::latest();
-            (version == latest).then_some(()).ok_or(format!("the schema is at {version}, not at {latest}"))
-        })
+        .map_err(|refusal| refusal.to_string())?;
+    let latest = migrate::latest();
+    if version != latest {
+        return Err(format!("the schema is at {version}, not at {latest}"));
+    }
+    Ok(())
 }
 
 impl Health {
@@ -96,19 +95,26 @@ impl Health {
         self.changed.notify_all();
     }
 
-    fn demand_proof(&self) -> Result<(), String> {
+    /// The last proof if it is fresh, else a new one, waited for in bounded time.
+    fn proof(&self) -> Result<(), String> {
         let now = Instant::now();
         let mut state = unpoisoned(&self.state);
-        state.wanted = true;
-        self.changed.notify_all();
-        let fresh = |state: &State| state.proof.as_ref().is_some_and(|(asked, _)| *asked >= now);
-        while !fresh(&state) {
+        let mut oldest = now.checked_sub(FRESH).unwrap_or(now);
+        loop {
+            match &state.proof {
+                Some((asked, Ok(()))) if *asked >= oldest => return Ok(()),
+                // What was wrong may be well again: only a proof of now is a failure.
+                Some((asked, Err(reason))) if *asked >= now => return Err(reason.clone()),
+                _ => {}
+            }
+            oldest = now;
             let left = PROOF_TIMEOUT.saturating_sub(now.elapsed());
             if left.is_zero() {
                 return Err(format!("no write and read within {} s", PROOF_TIMEOUT.as_secs()));
             }
+            state.wanted = true;
+            self.changed.notify_all();
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
-        state.proof.as_ref().map_or(Ok(()), |(_, proof)| proof.clone())
     }
 }

@@ -61,18 +61,11 @@ pub fn set_token(tx: &mut Tx<'_>, id: &str, token: Hash, now: Timestamp) -> Resu
 
 /// Finds an agent by the SHA-256 of its token, from memory where it is known.
 pub fn known_by_token(tx: &Tx<'_>, token: Hash) -> Result<Option<Arc<Agent>>, Error> {
-    let Some(known) = tx.known() else {
-        return Ok(find_by_token(tx.connection(), token)?.map(Arc::new));
-    };
-    if let Some(agent) = known.agent(token) {
-        return Ok(Some(agent));
+    let find = || find_by_token(tx.connection(), token);
+    match tx.known() {
+        Some(known) => known.agent_or(token, find),
+        None => Ok(find()?.map(Arc::new)),
     }
-    let since = known.generation();
-    let found = find_by_token(tx.connection(), token)?.map(Arc::new);
-    if let Some(agent) = &found {
-        known.keep_agent(since, token, agent);
-    }
-    Ok(found)
 }
 
 /// Finds an agent by the SHA-256 of its token.

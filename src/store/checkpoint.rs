@@ -14,7 +14,8 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::commit::{Committer, unpoisoned};
+use super::commit::Committer;
+use crate::sync::unpoisoned;
 
 const PERIOD: Duration = Duration::from_millis(120);
 /// With fewer frames than this left to move, stopping the writer costs about a commit.

@@ -15,16 +15,20 @@
 //!
 //! # Locking
 //! `queue` is held for moments; `writer` by the committing thread for one batch, and
-//! between batches by a checkpoint. Nobody takes `writer` while holding `queue`.
+//! between batches by a checkpoint. Nobody takes `writer` while holding `queue`. Answers
+//! are sent, and their lines logged, holding neither; whoever does not read the log from
+//! its pipe holds up this thread as any other.
 
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::sync_channel;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
 use rusqlite::Connection;
+
+use crate::sync::unpoisoned;
 
 use super::error::Error;
 use super::known::Known;
@@ -66,12 +70,14 @@ struct Writer {
     known: Arc<Known>,
     /// SQLite's count of the changes that others made to the database.
     data_version: i64,
+    /// A commit has failed, and its frames may still stand in the log.
+    has_traces: bool,
 }
 
 /// The transaction that an operation runs in.
 pub struct Tx<'a> {
     connection: &'a Connection,
-    pub(super) head: &'a mut Option<Head>,
+    pub(super) head: &'a mut Head,
     known: &'a Known,
     registry_changed: &'a mut bool,
 }
@@ -149,7 +155,14 @@ impl Committer {
         watch: Arc<Watch>,
         known: Arc<Known>,
     ) -> io::Result<Self> {
-        let writer = Writer { connection: Some(connection), head: Some(head), watch, known, data_version: 0 };
+        let writer = Writer {
+            connection: Some(connection),
+            head: Some(head),
+            watch,
+            known,
+            data_version: 0,
+            has_traces: false,
+        };
         let shared =
             Arc::new(Shared { queue: Mutex::default(), arrived: Condvar::new(), writer: Mutex::new(writer) });
         let committing = Arc::clone(&shared);
@@ -260,24 +273,27 @@ impl Shared {
 
 impl Writer {
     fn commit(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<(), Error> {
-        self.watch.check_files()?;
-        let outcome = self.run_batch(batch);
+        let outcome = self.try_commit(batch);
         match &outcome {
-            Ok(()) => self.watch.wrote(),
+            Ok(true) => self.watch.wrote(),
+            Ok(false) => {}
             Err(error) => {
                 log::error!("a write transaction failed: {error}");
                 self.watch.write_failed(error);
-                self.head = None;
-                self.known.forget();
-                if let Some(connection) = &self.connection {
-                    undo(connection);
-                }
+                self.clean_up();
             }
         }
-        outcome
+        outcome.map(|_| ())
     }
 
-    fn run_batch(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<(), Error> {
+    /// Whether anything was written.
+    fn try_commit(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<bool, Error> {
+        self.watch.check_files()?;
+        self.cover_traces()?;
+        self.run_batch(batch)
+    }
+
+    fn run_batch(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<bool, Error> {
         let connection = self.connection.as_ref().ok_or(Error::Closed)?;
         execute(connection, "BEGIN IMMEDIATE").map_err(Error::cannot("begin a write transaction"))?;
         let data_version = data_version(connection).map_err(Error::cannot("see what others changed"))?;
@@ -290,25 +306,55 @@ impl Writer {
             Some(head) => head,
             None => Head::load(connection)?,
         };
-        let (mut head, mut registry_changed) = (Some(before.clone()), false);
+        let (mut head, mut registry_changed) = (before.clone(), false);
         let mut tx =
             Tx { connection, head: &mut head, known: &self.known, registry_changed: &mut registry_changed };
-        let kept = run_all(&mut tx, batch)?;
-        if !kept {
+        if !run_all(&mut tx, batch)? {
             // Nothing to keep: no sync for operations that were refused.
             execute(connection, "ROLLBACK").map_err(Error::cannot("roll back"))?;
             self.head = Some(before);
-            return Ok(());
+            return Ok(false);
         }
-        let after = head.ok_or_else(|| Error::Corrupt("the chain's head was lost".to_owned()))?;
-        if after.seq != before.seq {
-            after.store(connection)?;
+        if head.seq != before.seq {
+            head.store(connection)?;
         }
+        self.has_traces = true;
         execute(connection, "COMMIT").map_err(Error::cannot("commit"))?;
+        self.has_traces = false;
         if registry_changed {
             self.known.forget();
         }
-        self.head = Some(after);
+        self.head = Some(head);
+        Ok(true)
+    }
+
+    /// After a failure: no transaction is open, and what memory knew is forgotten.
+    fn clean_up(&mut self) {
+        self.head = None;
+        self.known.forget();
+        let Some(connection) = &self.connection else { return };
+        if !connection.is_autocommit()
+            && let Err(error) = execute(connection, "ROLLBACK")
+        {
+            log::error!("cannot roll back: {error}");
+        }
+        if let Err(error) = self.cover_traces() {
+            log::error!("{error}");
+        }
+    }
+
+    /// Leaves no trace of a failed commit in the log.
+    ///
+    /// A commit whose sync failed has written its frames, checksums and all; a kill
+    /// before the next commit would replay them: done, without having been said. The
+    /// next transaction's frames take the same place, so one is written at once, and
+    /// nothing else is until that has succeeded.
+    fn cover_traces(&mut self) -> Result<(), Error> {
+        if self.has_traces {
+            let connection = self.connection.as_ref().ok_or(Error::Closed)?;
+            touch(connection).map_err(Error::cannot("write over a failed transaction"))?;
+            self.has_traces = false;
+        }
         Ok(())
     }
 }
@@ -357,22 +403,6 @@ fn run_one(tx: &mut Tx<'_>, job: &mut Box<dyn Operation>, alone: bool) -> Result
     Ok(keep)
 }
 
-/// Leaves no transaction open, and no trace of a failed one in the log.
-///
-/// A commit whose sync failed has written its frames, checksums and all. A kill
-/// before the next commit would replay them: done, without having been said. The
-/// next transaction's frames take the same place, so one is written at once.
-fn undo(connection: &Connection) {
-    if !connection.is_autocommit()
-        && let Err(error) = execute(connection, "ROLLBACK")
-    {
-        log::error!("cannot roll back: {error}");
-    }
-    if let Err(error) = touch(connection) {
-        log::error!("cannot write over the failed transaction: {error}");
-    }
-}
-
 /// A write that reaches the disk and changes no content. SQLite leaves a row that is
 /// set to what it is alone, but always writes the header when the version is set.
 pub(crate) fn touch(connection: &Connection) -> rusqlite::Result<()> {
@@ -381,12 +411,6 @@ pub(crate) fn touch(connection: &Connection) -> rusqlite::Result<()> {
 
 fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
     connection.prepare_cached(sql)?.execute([]).map(|_| ())
-}
-
-/// A panic while a lock was held leaves nothing half done here: operations are
-/// caught before they can unwind through it.
-pub(crate) fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -28,6 +28,8 @@ pub enum Error {
     Replaced,
     /// A neighbour's failed write took the whole transaction back.
     RolledBack,
+    /// Another program has the database open.
+    InUse,
     /// The operation panicked; it was rolled back.
     Panicked,
     /// The store is shutting down.
@@ -52,9 +54,12 @@ impl Error {
                 source.sqlite_error_code() == Some(rusqlite::ErrorCode::OperationInterrupted)
             }
             Error::Closed => true,
-            Error::Io { .. } | Error::Corrupt(_) | Error::Replaced | Error::RolledBack | Error::Panicked => {
-                false
-            }
+            Error::Io { .. }
+            | Error::Corrupt(_)
+            | Error::Replaced
+            | Error::RolledBack
+            | Error::InUse
+            | Error::Panicked => false,
         }
     }
 
@@ -67,15 +72,23 @@ impl Error {
                 Some(error) if error.code == rusqlite::ErrorCode::DiskFull
                     || error.extended_code == rusqlite::ffi::SQLITE_IOERR_WRITE
             ),
-            Error::Io { source, .. } => matches!(
-                source.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-            ),
-            Error::Corrupt(_) | Error::Replaced | Error::RolledBack | Error::Panicked | Error::Closed => {
-                false
-            }
+            Error::Io { source, .. } => is_disk_full(source),
+            Error::Corrupt(_)
+            | Error::Replaced
+            | Error::RolledBack
+            | Error::InUse
+            | Error::Panicked
+            | Error::Closed => false,
         }
     }
+}
+
+/// Whether a system call failed for want of room.
+pub fn is_disk_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
 }
 
 impl fmt::Display for Error {
@@ -88,6 +101,9 @@ impl fmt::Display for Error {
                 f.write_str("the database file was moved or replaced while the gateway runs; restart it")
             }
             Error::RolledBack => f.write_str("the transaction was rolled back by a failed write"),
+            Error::InUse => {
+                f.write_str("another program has the database open, so its log could not be moved into it")
+            }
             Error::Panicked => f.write_str("the operation panicked and was rolled back"),
             Error::Closed => f.write_str("the store is closing"),
         }
@@ -99,7 +115,12 @@ impl std::error::Error for Error {
         match self {
             Error::Sqlite { source, .. } => Some(source.as_ref()),
             Error::Io { source, .. } => Some(source.as_ref()),
-            Error::Corrupt(_) | Error::Replaced | Error::RolledBack | Error::Panicked | Error::Closed => None,
+            Error::Corrupt(_)
+            | Error::Replaced
+            | Error::RolledBack
+            | Error::InUse
+            | Error::Panicked
+            | Error::Closed => None,
         }
     }
 }
@@ -126,9 +147,22 @@ impl Refusal {
         }
     }
 
-    /// For `map_err` on SQLite's errors while the file is only looked at.
+    /// For `map_err` on SQLite's errors: a database that is locked, or on a disk that
+    /// fails, is not a damaged one.
     pub fn sqlite(doing: &'static str) -> impl Fn(rusqlite::Error) -> Refusal {
-        move |error| Refusal::damaged(format!("cannot {doing}: {error}"))
+        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseCorrupt, DatabaseLocked, NotADatabase};
+        move |error| {
+            let what = format!("cannot {doing}: {error}");
+            match error.sqlite_error_code() {
+                Some(DatabaseBusy | DatabaseLocked) => {
+                    Refusal::new(what, "another program has it open: close that, and start again")
+                }
+                Some(DatabaseCorrupt | NotADatabase) | None => Refusal::damaged(what),
+                Some(_) => {
+                    Refusal::new(what, "check the disk, its free space, and the files' owner and modes")
+                }
+            }
+        }
     }
 
     /// The file is not whole.
@@ -148,6 +182,18 @@ impl std::error::Error for Refusal {}
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        Refusal::new(error.to_string(), "see the log, and restore a backup if it stays so")
+        match error {
+            Error::Sqlite { doing, source } => match Arc::try_unwrap(source) {
+                Ok(source) => Refusal::sqlite(doing)(source),
+                Err(source) => Refusal::damaged(format!("cannot {doing}: {source}")),
+            },
+            Error::Corrupt(what) => Refusal::damaged(what),
+            Error::Io { .. }
+            | Error::Replaced
+            | Error::RolledBack
+            | Error::InUse
+            | Error::Panicked
+            | Error::Closed => Refusal::new(error.to_string(), "check the disk and the log"),
+        }
     }
 }

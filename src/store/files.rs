@@ -21,9 +21,19 @@ pub fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Makes a folder and those above it, readable by the owner alone.
+/// Makes a folder and those above it, readable by the owner alone; each that is made
+/// survives a power cut.
 pub fn create_private_folder(path: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path)
+    let made = DirBuilder::new().mode(0o700).create(path);
+    match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && folder_of(path) != path => {
+            create_private_folder(folder_of(path))?;
+            create_private_folder(path)
+        }
+        Err(error) => Err(error),
+        Ok(()) => sync_folder(folder_of(path)),
+    }
 }
 
 /// Makes a file that must not exist, readable by the owner alone.
@@ -39,6 +49,31 @@ pub fn sync_folder(path: &Path) -> io::Result<()> {
 /// Syncs a file's content.
 pub fn sync_file(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
+}
+
+/// Gives a finished, synced file its name, never another's, and syncs the folder. A
+/// hard link fails on a taken name; where the file system has none, a rename that does
+/// not replace does the same. After a failure the name is as free as before.
+pub fn publish(partial: &Path, path: &Path) -> io::Result<()> {
+    let here = rustix::fs::CWD;
+    match fs::hard_link(partial, path) {
+        Err(error) if has_no_hard_links(&error) => {
+            rustix::fs::renameat_with(here, partial, here, path, rustix::fs::RenameFlags::NOREPLACE)?;
+        }
+        other => other?,
+    }
+    if let Err(error) = sync_folder(folder_of(path)) {
+        fs::remove_file(path)?;
+        return Err(error);
+    }
+    Ok(())
+}
+
+fn has_no_hard_links(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied | io::ErrorKind::TooManyLinks
+    )
 }
 
 /// Replaces a small file: after a power cut it has the old content or the new.

@@ -18,7 +18,7 @@ use crate::domain::agent::Agent;
 use crate::domain::canon::Hash;
 use crate::domain::tool::ToolAction;
 
-use super::commit::unpoisoned;
+use crate::sync::unpoisoned;
 
 /// Entries of either kind; beyond it everything is forgotten, which is always right.
 const ENTRIES_MAX: usize = 10_000;
@@ -37,36 +37,48 @@ struct Tables {
     actions: HashMap<(String, String), Arc<ToolAction>>,
 }
 
-/// When a look at the database began, in generations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Generation(u64);
-
 impl Known {
-    /// To be taken before the database is read.
-    pub(crate) fn generation(&self) -> Generation {
-        Generation(unpoisoned(&self.tables).generation)
+    /// The agent of a token; `find` looks it up where it is not known.
+    pub(crate) fn agent_or<E>(
+        &self,
+        token: Hash,
+        find: impl FnOnce() -> Result<Option<Agent>, E>,
+    ) -> Result<Option<Arc<Agent>>, E> {
+        self.known_or(|tables| &mut tables.agents, &token, find)
     }
 
-    pub(crate) fn agent(&self, token: Hash) -> Option<Arc<Agent>> {
-        unpoisoned(&self.tables).agents.get(&token).map(Arc::clone)
+    /// The action of these names; `find` looks it up where it is not known.
+    pub(crate) fn action_or<E>(
+        &self,
+        names: &(String, String),
+        find: impl FnOnce() -> Result<Option<ToolAction>, E>,
+    ) -> Result<Option<Arc<ToolAction>>, E> {
+        self.known_or(|tables| &mut tables.actions, names, find)
     }
 
-    pub(crate) fn keep_agent(&self, since: Generation, token: Hash, agent: &Arc<Agent>) {
+    fn known_or<K: Eq + StdHash + Clone, V, E>(
+        &self,
+        table: fn(&mut Tables) -> &mut HashMap<K, Arc<V>>,
+        key: &K,
+        find: impl FnOnce() -> Result<Option<V>, E>,
+    ) -> Result<Option<Arc<V>>, E> {
+        let since = {
+            let mut tables = unpoisoned(&self.tables);
+            if let Some(known) = table(&mut tables).get(key) {
+                return Ok(Some(Arc::clone(known)));
+            }
+            tables.generation
+        };
+        let Some(found) = find()?.map(Arc::new) else { return Ok(None) };
         let mut tables = unpoisoned(&self.tables);
-        if tables.generation == since.0 {
-            keep(&mut tables.agents, token, Arc::clone(agent));
+        if tables.generation == since {
+            let table = table(&mut tables);
+            if table.len() >= ENTRIES_MAX {
+                table.clear();
+            }
+            table.insert(key.clone(), Arc::clone(&found));
         }
-    }
-
-    pub(crate) fn action(&self, names: &(String, String)) -> Option<Arc<ToolAction>> {
-        unpoisoned(&self.tables).actions.get(names).map(Arc::clone)
-    }
-
-    pub(crate) fn keep_action(&self, since: Generation, names: &(String, String), action: &Arc<ToolAction>) {
-        let mut tables = unpoisoned(&self.tables);
-        if tables.generation == since.0 {
-            keep(&mut tables.actions, names.clone(), Arc::clone(action));
-        }
+        Ok(Some(found))
     }
 
     pub(crate) fn forget(&self) {
@@ -77,20 +89,13 @@ impl Known {
     }
 }
 
-fn keep<K: Eq + StdHash, V>(table: &mut HashMap<K, V>, key: K, value: V) {
-    if table.len() >= ENTRIES_MAX {
-        table.clear();
-    }
-    table.insert(key, value);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::tool::{DefaultDecision, Risk};
 
-    fn action() -> Arc<ToolAction> {
-        Arc::new(ToolAction {
+    fn action() -> ToolAction {
+        ToolAction {
             action_key: "a".into(),
             description: None,
             risk: Risk::Low,
@@ -98,27 +103,44 @@ mod tests {
             approval_required: false,
             default_decision: DefaultDecision::Policy,
             data_access: None,
-        })
+        }
+    }
+
+    type Found = Result<Option<ToolAction>, ()>;
+
+    fn is_known(known: &Known, names: &(String, String)) -> bool {
+        known.action_or(names, || Found::Ok(None)).expect("no failure").is_some()
     }
 
     #[test]
     fn what_was_read_before_a_change_is_not_kept_after_it() {
         let (known, names) = (Known::default(), ("t".to_owned(), "a".to_owned()));
-        let since = known.generation();
+        let find_while_it_changes = || {
+            known.forget();
+            Found::Ok(Some(action()))
+        };
+        assert!(known.action_or(&names, find_while_it_changes).expect("found").is_some());
+        assert!(!is_known(&known, &names));
+        assert!(known.action_or(&names, || Found::Ok(Some(action()))).expect("found").is_some());
+        assert!(is_known(&known, &names));
         known.forget();
-        known.keep_action(since, &names, &action());
-        assert_eq!(known.action(&names), None);
-        known.keep_action(known.generation(), &names, &action());
-        assert!(known.action(&names).is_some());
-        known.forget();
-        assert_eq!(known.action(&names), None);
+        assert!(!is_known(&known, &names));
+    }
+
+    #[test]
+    fn what_is_not_there_and_what_fails_is_not_kept() {
+        let (known, names) = (Known::default(), ("t".to_owned(), "a".to_owned()));
+        assert_eq!(known.action_or(&names, || Found::Ok(None)), Ok(None));
+        assert_eq!(known.action_or(&names, || Found::Err(())), Err(()));
+        assert!(unpoisoned(&known.tables).actions.is_empty());
     }
 
     #[test]
     fn the_memory_is_bounded() {
         let known = Known::default();
         for number in 0..=ENTRIES_MAX {
-            known.keep_action(known.generation(), &("t".to_owned(), number.to_string()), &action());
+            let names = ("t".to_owned(), number.to_string());
+            assert!(known.action_or(&names, || Found::Ok(Some(action()))).expect("found").is_some());
         }
         assert!(unpoisoned(&known.tables).actions.len() <= ENTRIES_MAX);
     }

@@ -31,16 +31,16 @@ use crate::domain::time::Timestamp;
 use crate::domain::agent::Agent;
 use crate::domain::canon::Hash;
 
+use crate::sync::unpoisoned;
 use checkpoint::Checkpointer;
-use commit::{Committer, unpoisoned};
+use commit::Committer;
 use known::Known;
 use receipts::Head;
-use snapshot::Snapshots;
 use watch::Watch;
 
 pub use commit::Tx;
 pub use error::{Error, Refusal};
-pub use snapshot::Snapshot;
+pub use snapshot::{Snapshot, Stopping};
 
 /// The open database.
 pub struct Store {
@@ -50,7 +50,7 @@ pub struct Store {
     checkpointer: Checkpointer,
     watch: Arc<Watch>,
     known: Arc<Known>,
-    snapshots: Snapshots,
+    stopping: Stopping,
 }
 
 impl Store {
@@ -85,7 +85,7 @@ impl Store {
             checkpointer,
             watch,
             known,
-            snapshots: Snapshots::default(),
+            stopping: Stopping::default(),
         })
     }
 
@@ -126,33 +126,32 @@ impl Store {
         let view = connection.unchecked_transaction().map_err(Error::cannot("begin to read"))?;
         let result = query(&view);
         view.finish().map_err(Error::cannot("end a read"))?;
-        self.watch.read();
+        if result.is_ok() {
+            self.watch.read();
+        }
         result
     }
 
     /// The agent whose token hashes to this. From memory where it is known; whoever
     /// acts on it looks again inside the transaction.
     pub fn agent_by_token(&self, token: Hash) -> Result<Option<Arc<Agent>>, Error> {
-        if let Some(agent) = self.known.agent(token) {
-            return Ok(Some(agent));
-        }
-        let since = self.known.generation();
-        let found = self.read(|connection| agents::find_by_token(connection, token))?.map(Arc::new);
-        if let Some(agent) = &found {
-            self.known.keep_agent(since, token, agent);
-        }
-        Ok(found)
+        self.known.agent_or(token, || self.read(|connection| agents::find_by_token(connection, token)))
     }
 
     /// A read-only connection of its own, for work that takes long.
     pub fn snapshot(&self) -> Result<Snapshot, Error> {
         self.watch.check_files()?;
-        self.snapshots.open(&self.path)
+        Snapshot::open(&self.path, &self.stopping)
     }
 
-    /// Ends whatever works on a snapshot, and lets none begin: the gateway is stopping.
-    pub fn end_snapshots(&self) {
-        self.snapshots.end();
+    /// Ends backups and verifications, and lets none begin: the gateway is stopping.
+    pub fn end_long_work(&self) {
+        self.stopping.set();
+    }
+
+    /// For long work that is not done on a snapshot.
+    pub fn stopping(&self) -> &Stopping {
+        &self.stopping
     }
 
     /// The database file.
@@ -183,13 +182,16 @@ impl Store {
     /// Commits what waits, moves the whole log into the database, and closes: no
     /// log stays beside it. Operations that come later fail with [`Error::Closed`].
     pub fn close(&self) -> Result<(), Error> {
-        self.end_snapshots();
+        self.end_long_work();
         self.checkpointer.stop();
         drop(unpoisoned(&self.reader).take());
         let Some(writer) = self.committer.close() else { return Ok(()) };
-        writer
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+        let busy: bool = writer
+            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))
             .map_err(Error::cannot("checkpoint the write-ahead log"))?;
+        if busy {
+            return Err(Error::InUse);
+        }
         writer.close().map_err(|(_, error)| Error::cannot("close the database")(error))
     }
 }

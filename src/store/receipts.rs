@@ -110,18 +110,13 @@ pub struct Appended {
 }
 
 /// The time that the next receipt will carry: now, but never before the last one's.
-pub fn next_time(tx: &Tx<'_>, now: Timestamp) -> Result<Timestamp, Error> {
-    Ok(head(tx)?.next_time(now))
-}
-
-fn head<'t>(tx: &'t Tx<'_>) -> Result<&'t Head, Error> {
-    // The leader loads it before it runs an operation.
-    tx.head.as_ref().ok_or(Error::Closed)
+pub fn next_time(tx: &Tx<'_>, now: Timestamp) -> Timestamp {
+    tx.head.next_time(now)
 }
 
 /// Appends a receipt to the chain.
 pub fn append(tx: &mut Tx<'_>, entry: &Entry<'_>, now: Timestamp) -> Result<Appended, Error> {
-    let head = head(tx)?;
+    let head = &*tx.head;
     let (seq, at) = (head.seq + 1, head.next_time(now));
     let event_id = format!("rcpt_{seq}_{}", entry.nonce);
     let ts = at.to_string();
@@ -155,7 +150,7 @@ pub fn append(tx: &mut Tx<'_>, entry: &Entry<'_>, now: Timestamp) -> Result<Appe
         prev_receipt_hash: head.receipt_hash.clone(),
         event_id,
     };
-    *tx.head = Some(Head { seq, receipt_hash: appended.receipt_hash.clone(), ts: Some(at) });
+    *tx.head = Head { seq, receipt_hash: appended.receipt_hash.clone(), ts: Some(at) };
     Ok(appended)
 }
 

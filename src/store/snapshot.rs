@@ -1,78 +1,73 @@
 //! Read-only connections for work that takes long, and a way to end them all: a stop
 //! must not wait for a backup or a verification.
 
-use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rusqlite::{Connection, InterruptHandle};
+use rusqlite::Connection;
 
-use super::commit::unpoisoned;
 use super::connection;
 use super::error::Error;
 
-/// The snapshots that are open.
-#[derive(Default)]
-pub(crate) struct Snapshots(Arc<Mutex<Open>>);
+/// How often long work looks whether it is to end, in operations of SQLite's virtual
+/// machine: well under a millisecond.
+const LOOK_EVERY_OPERATIONS: i32 = 1000;
 
-#[derive(Default)]
-struct Open {
-    ended: bool,
-    opened: u64,
-    handles: HashMap<u64, InterruptHandle>,
+/// Set once, when the gateway stops.
+#[derive(Debug, Clone, Default)]
+pub struct Stopping(Arc<AtomicBool>);
+
+impl Stopping {
+    /// Whether the gateway stops.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Makes whatever runs on `connection` fail with an interrupt when the gateway stops.
+    pub fn ends(&self, connection: &mut Connection) -> Result<(), Error> {
+        let stopping = self.clone();
+        connection
+            .progress_handler(LOOK_EVERY_OPERATIONS, Some(move || stopping.is_set()))
+            .map_err(Error::cannot("watch a connection"))
+    }
 }
 
 /// A connection that reads one consistent view, beside live traffic.
-pub struct Snapshot {
-    connection: Connection,
-    number: u64,
-    all: Arc<Mutex<Open>>,
-}
+pub struct Snapshot(Connection);
 
-impl Snapshots {
-    pub(crate) fn open(&self, path: &Path) -> Result<Snapshot, Error> {
-        let cannot = Error::cannot("open the database for reading");
-        let connection = connection::reader(path).map_err(cannot)?;
-        let mut open = unpoisoned(&self.0);
-        if open.ended {
+impl Snapshot {
+    pub(crate) fn open(path: &Path, stopping: &Stopping) -> Result<Self, Error> {
+        if stopping.is_set() {
             return Err(Error::Closed);
         }
-        open.opened += 1;
-        let number = open.opened;
-        open.handles.insert(number, connection.get_interrupt_handle());
-        Ok(Snapshot { connection, number, all: Arc::clone(&self.0) })
-    }
-
-    /// Interrupts every snapshot, and lets none begin.
-    pub(crate) fn end(&self) {
-        let mut open = unpoisoned(&self.0);
-        open.ended = true;
-        open.handles.values().for_each(InterruptHandle::interrupt);
+        let mut connection =
+            connection::reader(path).map_err(Error::cannot("open the database for reading"))?;
+        stopping.ends(&mut connection)?;
+        Ok(Snapshot(connection))
     }
 }
 
 impl Deref for Snapshot {
     type Target = Connection;
     fn deref(&self) -> &Connection {
-        &self.connection
+        &self.0
     }
 }
 
 impl DerefMut for Snapshot {
     fn deref_mut(&mut self) -> &mut Connection {
-        &mut self.connection
-    }
-}
-
-impl Drop for Snapshot {
-    fn drop(&mut self) {
-        unpoisoned(&self.all).handles.remove(&self.number);
+        &mut self.0
     }
 }
 
 impl std::fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Snapshot").field("number", &self.number).finish_non_exhaustive()
+        f.debug_struct("Snapshot").finish_non_exhaustive()
     }
 }

@@ -66,17 +66,11 @@ fn upsert_rows(connection: &Connection, tool: &Tool, now: &str) -> rusqlite::Res
 
 /// Finds one action of a tool by their normalised names, from memory where it is known.
 pub fn known_action(tx: &Tx<'_>, names: &(String, String)) -> Result<Option<Arc<ToolAction>>, Error> {
-    let find = || Ok::<_, Error>(find_action(tx.connection(), &names.0, &names.1)?.map(Arc::new));
-    let Some(known) = tx.known() else { return find() };
-    if let Some(action) = known.action(names) {
-        return Ok(Some(action));
+    let find = || find_action(tx.connection(), &names.0, &names.1);
+    match tx.known() {
+        Some(known) => known.action_or(names, find),
+        None => Ok(find()?.map(Arc::new)),
     }
-    let since = known.generation();
-    let found = find()?;
-    if let Some(action) = &found {
-        known.keep_action(since, names, action);
-    }
-    Ok(found)
 }
 
 /// Finds one action of a tool by their normalised names.

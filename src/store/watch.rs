@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::commit::unpoisoned;
 use super::error::Error;
+use crate::sync::unpoisoned;
 
 /// What was seen, and when.
 #[derive(Debug)]

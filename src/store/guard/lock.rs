@@ -4,8 +4,14 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use crate::store::error::Refusal;
+
+/// How long a start waits before it looks again whether a verifier is done: flock(2)
+/// cannot wait for a while only.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// A lock held until it is dropped.
 #[derive(Debug)]
@@ -34,16 +40,19 @@ impl Lock {
         let cannot = Refusal::io("lock", path);
         loop {
             let (file, made) = open_or_make(path).map_err(&cannot)?;
-            match file.try_lock() {
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => {
-                    if file.try_lock_shared().is_err() {
-                        return Err(held(path));
-                    }
-                    log::info!("waiting for a verifier that reads the database");
-                    file.unlock().and_then(|()| file.lock()).map_err(&cannot)?;
+            loop {
+                match file.try_lock() {
+                    Ok(()) => break,
+                    Err(TryLockError::WouldBlock) => {}
+                    Err(TryLockError::Error(error)) => return Err(cannot(error)),
                 }
-                Err(TryLockError::Error(error)) => return Err(cannot(error)),
+                // A verifier shares it, and will be done; a gateway does not.
+                match file.try_lock_shared() {
+                    Ok(()) => file.unlock().map_err(&cannot)?,
+                    Err(TryLockError::WouldBlock) => return Err(held(path)),
+                    Err(TryLockError::Error(error)) => return Err(cannot(error)),
+                }
+                thread::park_timeout(LOOK_AGAIN);
             }
             if has_name(&file, path).map_err(&cannot)? {
                 return Ok(Lock { file, path: path.to_owned(), takes_its_file: made });
@@ -53,15 +62,24 @@ impl Lock {
 
     /// A reader's lock on a database that should be stopped. Makes no file.
     pub(crate) fn shared(path: &Path) -> io::Result<LockState> {
-        let file = match File::open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LockState::Absent),
-            Err(error) => return Err(error),
-        };
-        match file.try_lock_shared() {
-            Ok(()) => Ok(LockState::Shared(Lock { file, path: path.to_owned(), takes_its_file: false })),
-            Err(TryLockError::WouldBlock) => Ok(LockState::HeldByGateway),
-            Err(TryLockError::Error(error)) => Err(error),
+        loop {
+            let file = match File::open(path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LockState::Absent),
+                Err(error) => return Err(error),
+            };
+            match file.try_lock_shared() {
+                Ok(()) if has_name(&file, path)? => {
+                    return Ok(LockState::Shared(Lock {
+                        file,
+                        path: path.to_owned(),
+                        takes_its_file: false,
+                    }));
+                }
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(LockState::HeldByGateway),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
         }
     }
 
@@ -84,7 +102,9 @@ impl Drop for Lock {
         if !self.takes_its_file {
             return;
         }
-        if let Err(error) = fs::remove_file(&self.path) {
+        let removed = has_name(&self.file, &self.path)
+            .and_then(|ours| if ours { fs::remove_file(&self.path) } else { Ok(()) });
+        if let Err(error) = removed {
             log::warn!("cannot remove {}: {error}", self.path.display());
         }
     }
