@@ -123,7 +123,7 @@ fn a_kill_at_any_moment_of_the_first_start_leaves_one_that_starts() {
     let home = Home::new();
     let start = start_micros(&home);
     let mut random = Random(2);
-    for _ in 0..30 {
+    for _ in 0..10 {
         let home = Home::new();
         start_and_kill(&home, random.below(start));
         start_and_kill(&home, random.below(start));
@@ -308,6 +308,49 @@ fn a_kill_before_each_change_of_the_start_on_a_restored_file_leaves_exactly_the_
         assert_eq!(kept.len(), 1, "killed at {call}: only the stale log was set aside");
         assert!(kept[0].1 == log, "killed at {call}: and it is whole");
     });
+}
+
+#[test]
+fn a_kill_before_each_change_of_an_upgrade_leaves_one_that_is_upgraded() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/schema_0001.db");
+    let expected = decision_ids(&golden);
+    let prepare = || {
+        let home = Home::new();
+        fs::create_dir(home.path("db")).expect("a folder");
+        fs::copy(&golden, home.database()).expect("cp");
+        home
+    };
+    kill_at_each_change(prepare, |home, call| {
+        assert_eq!(home.start().stop(), 0);
+        assert_eq!(verified(&home.database()), expected.len() as u64, "killed at {call}");
+        assert_eq!(decision_ids(&home.database()), expected, "killed at {call}");
+        assert_eq!(names(home), clean(), "killed at {call}");
+    });
+}
+
+#[test]
+fn a_kill_before_each_change_of_a_write_keeps_what_was_acknowledged() {
+    let mut home = Home::new();
+    let (library, writing) = (faults(&home), home.path("writing"));
+    home.set("LD_PRELOAD", &library);
+    home.set("KILL_ONCE_THERE", writing.to_str().expect("text"));
+    let mut found = BTreeSet::new();
+    for call in 1..=30 {
+        home.set("KILL_AT", &call.to_string());
+        let gateway = home.start();
+        let agent = gateway.agent("a");
+        fs::write(&writing, "").expect("written");
+        let (mut acknowledged, count) = (found.clone(), AtomicUsize::new(0));
+        acknowledged.extend(load(&agent, 1, &count, || {}));
+        assert_eq!(gateway.ended(), None, "killed");
+        fs::remove_file(&writing).expect("removed");
+        found = decision_ids(&home.database());
+        assert!(found.is_superset(&acknowledged), "killed at {call}");
+        assert!(found.len() <= acknowledged.len() + 1, "killed at {call}: at most the one in flight besides");
+    }
+    home.unset("LD_PRELOAD");
+    assert_eq!(home.start().stop(), 0);
+    assert_eq!(verified(&home.database()), found.len() as u64);
 }
 
 #[test]

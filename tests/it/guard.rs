@@ -681,30 +681,71 @@ fn of_many_gateways_started_at_once_one_serves() {
     let mut children = Vec::new();
     for _ in 0..4 {
         let child = home.command(&[]).stderr(std::process::Stdio::null()).spawn().expect("it runs");
-        children.push(child);
+        children.push(KilledAtLast(child));
     }
+    let mut codes = Vec::new();
     wait_until("all but one have ended", || {
-        let mut running = 0;
-        for child in &mut children {
-            running += usize::from(child.try_wait().expect("a child").is_none());
-        }
-        running == 1
+        codes = children.iter_mut().filter_map(|child| child.0.try_wait().expect("a child")).collect();
+        codes.len() == 3
     });
-    let mut refused = 0;
-    for child in &mut children {
-        match child.try_wait().expect("a child") {
-            Some(status) => {
-                assert_eq!(status.code(), Some(3));
-                refused += 1;
-            }
-            None => {
-                child.kill().expect("killed");
-                child.wait().expect("ended");
-            }
+    assert!(codes.iter().all(|status| status.code() == Some(3)), "{codes:?}");
+    drop(children);
+    assert_eq!(home.start().stop(), 0);
+}
+
+/// A gateway that does not outlive a failed test.
+struct KilledAtLast(std::process::Child);
+
+impl Drop for KilledAtLast {
+    fn drop(&mut self) {
+        if self.0.try_wait().expect("a child").is_none() {
+            self.0.kill().expect("killed");
+            self.0.wait().expect("ended");
         }
     }
-    assert_eq!(refused, 3);
-    assert_eq!(home.start().stop(), 0);
+}
+
+#[test]
+fn gateways_that_waited_for_a_verifier_are_one_that_serves_and_one_that_is_refused() {
+    let home = killed().home;
+    let lock = fs::File::open(home.beside(".lock")).expect("left by the kill");
+    lock.try_lock_shared().expect("as a verifier does");
+    let mut children = Vec::new();
+    let log = |n: usize| home.path(&format!("log{n}"));
+    for n in 0..2 {
+        let file = fs::File::create(log(n)).expect("a log");
+        children.push(KilledAtLast(home.command(&[]).stderr(file).spawn().expect("it runs")));
+    }
+    let says = |n, what: &str| fs::read_to_string(log(n)).expect("a log").contains(what);
+    wait_until("both wait", || (0..2).all(|n| says(n, "waiting for a verifier")));
+    drop(lock);
+    wait_until("one serves", || (0..2).any(|n| says(n, " listens on ")));
+    let serves = usize::from(says(1, " listens on "));
+    let mut code = None;
+    wait_until("the other is refused", || {
+        code = children[1 - serves].0.try_wait().expect("a child");
+        code.is_some()
+    });
+    assert_eq!(code.and_then(|status| status.code()), Some(3));
+    assert!(says(1 - serves, "another gateway runs"));
+    assert!(children[serves].0.try_wait().expect("a child").is_none(), "it serves on");
+}
+
+#[test]
+fn a_name_that_means_something_to_sqlite_is_only_a_name() {
+    for name in
+        ["db/file:a.db", "db/:memory:", "a?mode=memory", "db/a b#%41?immutable=1&x.db", "-", "a'\"b.db"]
+    {
+        let home = Home::new().with("AEGIS_DB_PATH", name).with("AEGIS_ADMIN_TOKEN", "0123456789abcdef01");
+        let mut expected = Vec::new();
+        for stop in [false, true] {
+            let gateway = home.start();
+            expected.extend(decide(&again(&gateway), 2));
+            gateway.backup(&home, &format!("{stop}.db"));
+            if stop { assert_eq!(gateway.stop(), 0) } else { gateway.kill() }
+        }
+        assert_eq!(decision_ids(&home.path(name)), expected.into_iter().collect(), "{name}");
+    }
 }
 
 // Modes. As the superuser every file can be written, so the gateway runs as another.
