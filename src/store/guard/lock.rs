@@ -4,8 +4,13 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use crate::store::error::Refusal;
+
+/// How soon a gateway tries again while a verifier reads the database.
+const RETRY: Duration = Duration::from_millis(50);
 
 /// A lock held until it is dropped. An exclusive one takes its file with it.
 #[derive(Debug)]
@@ -30,6 +35,7 @@ impl Lock {
     /// The gateway's lock. Waits for readers of the stopped database to finish.
     pub(crate) fn exclusive(path: &Path) -> Result<Self, Refusal> {
         let cannot = Refusal::io("lock", path);
+        let mut waits = false;
         loop {
             let file = OpenOptions::new()
                 .read(true)
@@ -45,8 +51,15 @@ impl Lock {
                     if file.try_lock_shared().is_err() {
                         return Err(held(path));
                     }
-                    log::info!("waiting for a verifier that reads the database");
-                    file.unlock().and_then(|()| file.lock()).map_err(&cannot)?;
+                    if !waits {
+                        log::info!("waiting for a verifier that reads the database");
+                        waits = true;
+                    }
+                    // Tried again, not queued for: behind another gateway that
+                    // waits, this one would start whenever that one stops.
+                    drop(file);
+                    thread::sleep(RETRY);
+                    continue;
                 }
                 Err(TryLockError::Error(error)) => return Err(cannot(error)),
             }
