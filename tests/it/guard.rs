@@ -266,7 +266,8 @@ fn rule_1_the_journal_made_for_these_tests_is_one_that_sqlite_rolls_back() {
 #[test]
 fn rule_1_a_journal_of_another_file_is_refused() {
     let database = &stopped().backup;
-    let spoil: [(&str, fn(&mut Vec<u8>)); 5] = [
+    type Spoil = fn(&mut Vec<u8>);
+    let spoil: [(&str, Spoil); 5] = [
         ("another length", |journal| journal[16..20].copy_from_slice(&1u32.to_be_bytes())),
         ("another page", |journal| journal[512..516].copy_from_slice(&2u32.to_be_bytes())),
         ("another content", |journal| journal[516 + 300] ^= 1),
@@ -587,7 +588,8 @@ fn a_backup_that_was_emptied_is_refused() {
 
 #[test]
 fn what_is_not_the_gateways_database_is_refused() {
-    let edits: [(&str, fn(&Path)); 13] = [
+    type Spoil = fn(&Path);
+    let edits: [(&str, Spoil); 13] = [
         ("is not a SQLite database", |path| fs::write(path, "x".repeat(9000)).expect("written")),
         ("is not a SQLite database", |path| edit(path, 0, b"SQLite format 2")),
         ("is not a SQLite database", |path| edit(path, 16, &[3, 3])),
