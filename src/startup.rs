@@ -48,6 +48,8 @@ pub fn start(path: &Path, choice: Option<WalChoice>, now: Timestamp) -> Result<S
             aside.display()
         );
     }
+    // A kill amid `create` leaves its name, also once the database has its own.
+    remove_partial(&guard.layout().partial)?;
     match judgement.found {
         Found::Missing { ran_before } => {
             create(guard.layout(), now)?;
@@ -108,7 +110,6 @@ fn check_chain(content: &Connection, extent: Extent) -> Result<(), Refusal> {
 /// Makes a new database under another name and gives it its own when it is whole.
 fn create(layout: &Layout, now: Timestamp) -> Result<(), Refusal> {
     let partial = &layout.partial;
-    remove_partial(partial)?;
     let made = create_partial(partial, now).and_then(|()| {
         files::sync_file(partial).map_err(Refusal::io("sync", partial))?;
         files::publish(partial, &layout.database).map_err(Refusal::io("name", &layout.database))

@@ -16,12 +16,25 @@ pub fn obtain(token: &AdminToken) -> Result<Hash, Refusal> {
     let text = match token {
         AdminToken::Given(text) => text.clone(),
         AdminToken::Kept(path) => match read_token_file(path) {
-            Ok(text) => kept(path, text)?,
+            Ok(text) => {
+                remove_leftover(path)?;
+                kept(path, text)?
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => make(path)?,
             Err(error) => return Err(Refusal::io("read the operator's token", path)(error)),
         },
     };
     Ok(Hash::of(text.as_bytes()))
+}
+
+/// A kill amid [`make`] leaves the token under a second name.
+fn remove_leftover(path: &Path) -> Result<(), Refusal> {
+    let partial = files::with_suffix(path, ".partial");
+    // Looked for first: where a given token lies, nothing may be writable.
+    if files::is_taken(&partial).map_err(Refusal::io("look at", &partial))? {
+        files::remove_if_there(&partial).map_err(Refusal::io("remove", &partial))?;
+    }
+    Ok(())
 }
 
 fn kept(path: &Path, text: String) -> Result<String, Refusal> {

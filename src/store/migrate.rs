@@ -269,7 +269,9 @@ mod tests {
     }
 
     /// Version, steps and tables.
-    fn state(connection: &Connection) -> (i64, Vec<(i64, String)>, Vec<String>) {
+    type State = (i64, Vec<(i64, String)>, Vec<String>);
+
+    fn state(connection: &Connection) -> State {
         let version =
             connection.pragma_query_value(None, "user_version", |row| row.get(0)).expect("a version");
         let mut tables =
@@ -353,7 +355,7 @@ mod tests {
         }
     }
 
-    fn state_or_none(connection: &Connection) -> Option<(i64, Vec<(i64, String)>, Vec<String>)> {
+    fn state_or_none(connection: &Connection) -> Option<State> {
         connection.table_exists(None, "schema_migrations").expect("a schema").then(|| state(connection))
     }
 

@@ -181,7 +181,11 @@ impl Store {
 
     /// Commits what waits, moves the whole log into the database, and closes: no
     /// log stays beside it. Operations that come later fail with [`Error::Closed`].
+    ///
+    /// Fails with [`Error::Replaced`] when another file has taken the database's place:
+    /// what was written is in the file that was moved away.
     pub fn close(&self) -> Result<(), Error> {
+        let in_place = self.check_files();
         self.end_long_work();
         self.checkpointer.stop();
         drop(unpoisoned(&self.reader).take());
@@ -192,7 +196,8 @@ impl Store {
         if busy {
             return Err(Error::InUse);
         }
-        writer.close().map_err(|(_, error)| Error::cannot("close the database")(error))
+        writer.close().map_err(|(_, error)| Error::cannot("close the database")(error))?;
+        in_place
     }
 }
 

@@ -115,10 +115,7 @@ fn a_kill_at_any_moment_loses_nothing_that_was_acknowledged() {
     assert!(lost.is_empty(), "lost {} of {}: {lost:?}", lost.len(), acknowledged.len());
     assert!(acknowledged.len() >= ROUNDS);
     assert_eq!(verified(&home.database()), found.len() as u64);
-    assert_eq!(
-        names(&home),
-        BTreeSet::from(["admin.token", "aegisagent.db", "aegisagent.db.identity"].map(String::from))
-    );
+    assert_eq!(names(&home), clean());
 }
 
 #[test]
@@ -126,7 +123,7 @@ fn a_kill_at_any_moment_of_the_first_start_leaves_one_that_starts() {
     let home = Home::new();
     let start = start_micros(&home);
     let mut random = Random(2);
-    for _ in 0..30 {
+    for _ in 0..10 {
         let home = Home::new();
         start_and_kill(&home, random.below(start));
         start_and_kill(&home, random.below(start));
@@ -134,8 +131,7 @@ fn a_kill_at_any_moment_of_the_first_start_leaves_one_that_starts() {
         let ids = decide(&gateway.agent("a"), 1);
         assert_eq!(gateway.stop(), 0);
         assert_eq!(decision_ids(&home.database()), ids.into_iter().collect());
-        let expected = ["admin.token", "aegisagent.db", "aegisagent.db.identity"];
-        assert_eq!(names(&home), BTreeSet::from(expected.map(String::from)), "no leftovers");
+        assert_eq!(names(&home), clean(), "no leftovers");
     }
 }
 
@@ -217,6 +213,191 @@ fn open_and_close(database: &Path) {
     connection.close().expect("closed");
 }
 
+/// Compiles the library of faults; returns its path.
+fn faults(home: &Home) -> String {
+    let library = home.path("faults.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/faults.c");
+    let mut cc = Command::new("cc");
+    let cc = cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(&library).arg(source);
+    assert!(cc.arg("-ldl").status().expect("a C compiler").success());
+    library.to_str().expect("text").to_owned()
+}
+
+/// Starts a gateway that is killed before its `call`th change to a file or a name.
+/// False when it came to listen before; then it is killed where it is.
+fn killed_at(home: &Home, library: &str, call: usize) -> bool {
+    let log = home.path("killed.log");
+    let mut command = home.command(&[]);
+    command.env("LD_PRELOAD", library).env("KILL_AT", call.to_string());
+    let file = fs::File::create(&log).expect("a log");
+    let mut child = command.stdin(Stdio::null()).stderr(file).spawn().expect("it runs");
+    let (mut ended, mut listens) = (false, false);
+    wait_until("it is killed, or listens", || {
+        listens = fs::read_to_string(&log).expect("a log").contains(" listens on ");
+        ended = child.try_wait().expect("a child").is_some_and(|status| {
+            assert_eq!(status.code(), None, "killed: {}", fs::read_to_string(&log).expect("a log"));
+            true
+        });
+        ended || listens
+    });
+    if !ended {
+        end(&mut child);
+    }
+    !listens
+}
+
+/// Kills starts in homes that `prepare` makes, before each change that a start makes,
+/// and hands the home to `check`.
+fn kill_at_each_change(prepare: impl Fn() -> Home, check: impl Fn(&Home, usize)) {
+    let tools = Home::new();
+    let library = faults(&tools);
+    let mut call = 1;
+    loop {
+        let home = prepare();
+        let killed = killed_at(&home, &library, call);
+        check(&home, call);
+        if !killed {
+            break;
+        }
+        call += 1;
+    }
+    assert!(call > 20, "a start makes more than {call} changes");
+}
+
+/// What a clean stop leaves of a gateway that ran on its default names.
+fn clean() -> BTreeSet<String> {
+    BTreeSet::from(["admin.token", "aegisagent.db", "aegisagent.db.identity"].map(String::from))
+}
+
+#[test]
+fn a_kill_before_each_change_of_the_first_start_leaves_one_that_starts() {
+    kill_at_each_change(Home::new, |home, call| {
+        let gateway = home.start();
+        let ids = decide(&gateway.agent("a"), 1);
+        assert_eq!(gateway.stop(), 0);
+        assert_eq!(decision_ids(&home.database()), ids.into_iter().collect(), "killed at {call}");
+        assert_eq!(names(home), clean(), "killed at {call}: no leftovers");
+    });
+}
+
+#[test]
+fn a_kill_before_each_change_of_the_start_on_a_restored_file_leaves_exactly_the_backup() {
+    let origin = Home::new();
+    let gateway = origin.start();
+    let agent = gateway.agent("a");
+    decide(&agent, 5);
+    let backup = gateway.backup(&origin, "b.db");
+    decide(&agent, 5);
+    gateway.kill();
+    let (log, expected) = (fs::read(origin.beside("-wal")).expect("a log"), dump(&backup));
+    let prepare = || {
+        let home = Home::new();
+        fs::create_dir(home.path("db")).expect("a folder");
+        for suffix in ["-wal", "-shm", ".identity"] {
+            fs::copy(origin.beside(suffix), home.beside(suffix)).expect("copied");
+        }
+        fs::copy(&backup, home.database()).expect("cp");
+        home
+    };
+    kill_at_each_change(prepare, |home, call| {
+        let gateway = home.start();
+        assert_eq!(gateway.stop(), 0);
+        assert_eq!(dump(&home.database()), expected, "killed at {call}");
+        let mut kept = home.snapshot("db");
+        kept.retain(|(path, _)| path.to_string_lossy().contains(".stale-"));
+        assert_eq!(kept.len(), 1, "killed at {call}: only the stale log was set aside");
+        assert!(kept[0].1 == log, "killed at {call}: and it is whole");
+    });
+}
+
+#[test]
+fn a_kill_before_each_change_of_an_upgrade_leaves_one_that_is_upgraded() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/schema_0001.db");
+    let expected = decision_ids(&golden);
+    let prepare = || {
+        let home = Home::new();
+        fs::create_dir(home.path("db")).expect("a folder");
+        fs::copy(&golden, home.database()).expect("cp");
+        home
+    };
+    kill_at_each_change(prepare, |home, call| {
+        assert_eq!(home.start().stop(), 0);
+        assert_eq!(verified(&home.database()), expected.len() as u64, "killed at {call}");
+        assert_eq!(decision_ids(&home.database()), expected, "killed at {call}");
+        assert_eq!(names(home), clean(), "killed at {call}");
+    });
+}
+
+#[test]
+fn a_kill_before_each_change_of_a_write_keeps_what_was_acknowledged() {
+    let mut home = Home::new();
+    let (library, writing) = (faults(&home), home.path("writing"));
+    home.set("LD_PRELOAD", &library);
+    home.set("KILL_ONCE_THERE", writing.to_str().expect("text"));
+    let mut found = BTreeSet::new();
+    for call in 1..=30 {
+        home.set("KILL_AT", &call.to_string());
+        let gateway = home.start();
+        let agent = gateway.agent("a");
+        fs::write(&writing, "").expect("written");
+        let (mut acknowledged, count) = (found.clone(), AtomicUsize::new(0));
+        acknowledged.extend(load(&agent, 1, &count, || {}));
+        assert_eq!(gateway.ended(), None, "killed");
+        fs::remove_file(&writing).expect("removed");
+        found = decision_ids(&home.database());
+        assert!(found.is_superset(&acknowledged), "killed at {call}");
+        assert!(found.len() <= acknowledged.len() + 1, "killed at {call}: at most the one in flight besides");
+    }
+    home.unset("LD_PRELOAD");
+    assert_eq!(home.start().stop(), 0);
+    assert_eq!(verified(&home.database()), found.len() as u64);
+}
+
+#[test]
+fn a_kill_before_each_change_of_a_start_replays_the_log_that_belongs() {
+    let home = Home::new();
+    let library = faults(&home);
+    let gateway = home.start();
+    let mut acknowledged: BTreeSet<String> = decide(&gateway.agent("a"), 5).into_iter().collect();
+    gateway.kill();
+    let mut call = 1;
+    while killed_at(&home, &library, call) {
+        assert_eq!(decision_ids(&home.database()), acknowledged, "killed at {call}");
+        call += 1;
+    }
+    assert!(call > 5, "a start makes more than {call} changes");
+    let gateway = home.start();
+    acknowledged.extend(decide(&gateway.agent("a"), 1));
+    assert_eq!(gateway.stop(), 0);
+    assert_eq!(decision_ids(&home.database()), acknowledged);
+    assert_eq!(names(&home), clean());
+}
+
+#[test]
+fn a_kill_before_each_change_of_a_stop_loses_nothing() {
+    let mut home = Home::new();
+    let mut acknowledged = BTreeSet::new();
+    let (library, stopping) = (faults(&home), home.path("stopping"));
+    home.set("LD_PRELOAD", &library);
+    home.set("KILL_ONCE_THERE", stopping.to_str().expect("text"));
+    let mut call = 0;
+    let mut stopped = false;
+    while !stopped {
+        call += 1;
+        home.set("KILL_AT", &call.to_string());
+        let gateway = home.start();
+        acknowledged.extend(decide(&gateway.agent("a"), 2));
+        fs::write(&stopping, "").expect("written");
+        gateway.signal("TERM");
+        stopped = gateway.ended() == Some(0);
+        fs::remove_file(&stopping).expect("removed");
+        assert_eq!(decision_ids(&home.database()), acknowledged, "killed at {call}");
+    }
+    assert!(call > 10, "a stop makes more than {call} changes");
+    assert_eq!(verified(&home.database()), acknowledged.len() as u64);
+    assert_eq!(names(&home), clean());
+}
+
 /// A gateway on a disk whose sync of the log fails on demand.
 struct FailingDisk {
     home: Home,
@@ -227,13 +408,9 @@ struct FailingDisk {
 impl FailingDisk {
     fn new() -> Self {
         let mut home = Home::new();
-        let (library, always, once) = (home.path("fail_sync.so"), home.path("always"), home.path("once"));
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fail_sync.c");
-        let mut cc = Command::new("cc");
-        let cc = cc.args(["-shared", "-fPIC", "-O1", "-o"]).arg(&library).arg(source).arg("-ldl");
-        assert!(cc.status().expect("a C compiler").success());
+        let (library, always, once) = (faults(&home), home.path("always"), home.path("once"));
         let text = |path: &Path| path.to_str().expect("text").to_owned();
-        home.set("LD_PRELOAD", &text(&library));
+        home.set("LD_PRELOAD", &library);
         home.set("FAIL_SYNC_ALWAYS", &text(&always));
         home.set("FAIL_SYNC_ONCE", &text(&once));
         FailingDisk { home, always, once }

@@ -438,6 +438,11 @@ impl Home {
 }
 
 impl Gateway {
+    /// Waits for the end; its exit code, or `None` after a signal.
+    pub fn ended(mut self) -> Option<i32> {
+        self.child.wait().expect("ended").code()
+    }
+
     /// Makes a backup of that name; returns its path.
     pub fn backup(&self, home: &Home, name: &str) -> PathBuf {
         let answer = self.operator("POST", "/v1/admin/backup", Some(&json!({"filename": name})));
@@ -473,7 +478,12 @@ pub fn dump(database: &Path) -> String {
         let mut rows = rows.query([]).expect("rows");
         while let Some(row) = rows.next().expect("a row") {
             for column in 0..columns {
-                write!(text, "|{:?}", row.get_ref(column).expect("a value")).expect("text");
+                match row.get_ref(column).expect("a value") {
+                    rusqlite::types::ValueRef::Text(bytes) => {
+                        write!(text, "|{:?}", String::from_utf8_lossy(bytes)).expect("text");
+                    }
+                    other => write!(text, "|{other:?}").expect("text"),
+                }
             }
             text.push('\n');
         }

@@ -20,8 +20,9 @@ const CHANGED_BY_THE_SWITCH: [Range<usize>; 3] = [18..20, 24..28, 92..100];
 /// Whether SQLite may roll this journal back onto `database`, whose first page and
 /// length are given.
 pub(crate) fn is_ours(journal: &[u8], first_page: &[u8], file_bytes: u64) -> bool {
-    // Never hot: SQLite ignores a zeroed header and one that is not whole.
-    if journal.iter().take(HEADER_BYTES).all(|&byte| byte == 0) {
+    // Never hot: SQLite ignores a journal whose first byte is zero. Its header has
+    // no magic until the records are synced, and PERSIST mode takes it off again.
+    if journal.first() == Some(&0) {
         return true;
     }
     if journal.len() < HEADER_BYTES || journal.len() > BYTES_MAX || !journal.starts_with(&MAGIC) {
@@ -91,10 +92,14 @@ mod tests {
         let mut edited = page.clone();
         edited[200] = 6;
         let bytes = 3 * PAGE as u64;
+        let mut not_synced = journal(3, &[(1, &page)]);
+        not_synced[..12].fill(0);
         for (journal, first_page, ours) in [
             (journal(3, &[(1, &page)]), &switched, true),
             (journal(3, &[]), &switched, true),
             (vec![0; 600], &switched, true),
+            (not_synced[..512].to_vec(), &page, true),
+            (not_synced, &page, true),
             (journal(3, &[(1, &page)])[..700].to_vec(), &switched, true),
             (journal(3, &[(1, &page)]), &edited, false),
             (journal(2, &[(1, &page)]), &switched, false),

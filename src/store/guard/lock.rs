@@ -38,6 +38,7 @@ impl Lock {
     /// The gateway's lock. Waits for readers of the stopped database to finish.
     pub(crate) fn exclusive(path: &Path) -> Result<Self, Refusal> {
         let cannot = Refusal::io("lock", path);
+        let mut waits = false;
         loop {
             let (file, made) = open_or_make(path).map_err(&cannot)?;
             loop {
@@ -48,7 +49,12 @@ impl Lock {
                 }
                 // A verifier shares it, and will be done; a gateway does not.
                 match file.try_lock_shared() {
-                    Ok(()) => file.unlock().map_err(&cannot)?,
+                    Ok(()) => {
+                        if !std::mem::replace(&mut waits, true) {
+                            log::info!("waiting for a verifier that reads the database");
+                        }
+                        file.unlock().map_err(&cannot)?;
+                    }
                     Err(TryLockError::WouldBlock) => return Err(held(path)),
                     Err(TryLockError::Error(error)) => return Err(cannot(error)),
                 }
