@@ -11,6 +11,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::store::guard::WalChoice;
+
 /// Shortest admin token that is accepted, in characters.
 pub const TOKEN_CHARS_MIN: usize = 16;
 /// Longest admin token that is accepted, in characters.
@@ -27,7 +29,7 @@ pub struct Config {
     pub backup_dir: PathBuf,
     /// `AEGIS_ADMIN_TOKEN`, `AEGIS_ADMIN_TOKEN_FILE`, or the file beside the database.
     pub admin_token: AdminToken,
-    /// `AEGIS_WORKERS`: how many requests are worked on at a time.
+    /// `AEGIS_WORKERS`: how many threads handle requests.
     pub workers: usize,
     /// `AEGIS_MAX_BODY_BYTES`: largest request body.
     pub body_bytes_max: usize,
@@ -46,15 +48,6 @@ pub enum AdminToken {
     Given(String),
     /// Kept in this file, made at first start.
     Kept(PathBuf),
-}
-
-/// What to do with one write-ahead log that may not belong to its database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WalChoice {
-    /// Replay it, or set it aside.
-    pub replay: bool,
-    /// The log this choice is about: its salts, so that the choice fits no other.
-    pub log_id: u64,
 }
 
 /// A setting that cannot be used.
@@ -116,7 +109,7 @@ impl Config {
             backup_dir,
             admin_token: admin_token(get("AEGIS_ADMIN_TOKEN"), get("AEGIS_ADMIN_TOKEN_FILE"), &db_path)?,
             db_path,
-            workers: number("AEGIS_WORKERS", get("AEGIS_WORKERS"), 64, 1, 512)?,
+            workers: number("AEGIS_WORKERS", get("AEGIS_WORKERS"), 16, 1, 256)?,
             body_bytes_max: number(
                 "AEGIS_MAX_BODY_BYTES",
                 get("AEGIS_MAX_BODY_BYTES"),
@@ -154,6 +147,10 @@ impl fmt::Display for Config {
         writeln!(f, "admin token: {:?}", self.admin_token)?;
         writeln!(f, "AEGIS_WORKERS={}", self.workers)?;
         writeln!(f, "AEGIS_MAX_BODY_BYTES={}", self.body_bytes_max)?;
+        if let Some(choice) = self.wal_choice {
+            let word = if choice.replay { "replay" } else { "set-aside" };
+            writeln!(f, "AEGIS_WAL_CHOICE={word}:{:016x}", choice.log_id)?;
+        }
         write!(f, "RUST_LOG={}", self.log_filter)
     }
 }

@@ -15,7 +15,8 @@
 //!            store::receipts    append to the chain
 //!            store::decisions   record, at the receipt's position
 //!            store::approvals   what waits for a person
-//!        ─ store::commit   shares a transaction and a sync with whoever waits too
+//!        ─ store::commit   shares a transaction and a sync with whoever waits too, and
+//!                          sends the answer; no worker waits for the disk
 //! ```
 //! Nothing is acknowledged before it is synced; nothing that is synced is outside the chain.
 //!
@@ -36,13 +37,15 @@
 //!    against UPDATE and DELETE, the head beside the chain, and [`evidence`] to check.
 //! 3. A backup under its final name is whole, verified and synced, or it is not there.
 //! 4. In doubt the gateway refuses, leaves every file as it was, and says in one line
-//!    what is wrong and what to do. *Deny* is an outcome; an error is never an allow.
+//!    what is wrong and what to do: whatever can refuse a start comes before what writes.
+//!    *Deny* is an outcome; an error is never an allow.
 //! 5. A secret is never logged, never shown twice, never stored in clear.
 //! 6. No input, client or full disk ends the process or makes it lie about its health.
 //!
 //! # What lives where
-//! Arrows run one way: `main → http → service → {domain, store}`, `store → domain`;
-//! [`backup`] and [`evidence`] stand on `store` and `domain`, [`startup`] on all three.
+//! Arrows run one way: `main → http → service → {backup, evidence, store, domain}`,
+//! `backup → evidence → store → domain`. [`startup`] stands on `evidence` and `store`;
+//! [`config`] on the guard's and the domain's types, [`token`] on `config`.
 //!
 //! | Module | What it is |
 //! |---|---|
@@ -60,7 +63,7 @@
 //! | A change of … | touches |
 //! |---|---|
 //! | a rule of deciding | `domain/policy.rs`, and the table test in `domain/decision.rs` |
-//! | a column | a new file in `migrations/`, one file of `store/`, the domain type |
+//! | a column | a new file in `migrations/`, one file of `store/`, the domain type; a column of evidence also in how the verifier reads older versions, since a restored backup is verified before it is migrated |
 //! | an endpoint | a line of `http/router.rs`, one handler, one service function |
 //! | an error a caller can see | a variant of [`service::Error`]; the compiler shows the status map |
 //! | a setting | `config.rs`, and the README's table |

@@ -36,8 +36,9 @@ Settings, by environment:
   AEGIS_BACKUP_DIR        where backups are written            backups
   AEGIS_ADMIN_TOKEN       the operator's token                 (made at first start)
   AEGIS_ADMIN_TOKEN_FILE  a file that holds it                 (admin.token beside the database)
-  AEGIS_WORKERS           requests worked on at a time         64
+  AEGIS_WORKERS           threads that handle requests         16
   AEGIS_MAX_BODY_BYTES    largest request body                 1048576
+  AEGIS_WAL_CHOICE        replay:ID or set-aside:ID, where a start was refused in doubt
   RUST_LOG                off, error, warn, info, debug, trace info
 
 Exit status: 0 stopped cleanly (or ready); 1 failed while running (or not ready);
@@ -99,11 +100,18 @@ fn serve(config: &Config, clock: Arc<SystemClock>, started: Started, mut signals
     };
     let backups = Backups::new(&config.backup_dir);
     let gateway = Arc::new(Gateway::new(store, clock, backups, operator));
-    let server = match listen(config, &gateway, &guard) {
-        Ok(server) => server,
+    let listener = match TcpListener::bind(config.bind_addr) {
+        Ok(listener) => listener,
         Err(error) => {
             let line = format!("AEGIS_BIND_ADDR={}: cannot listen: {error}", config.bind_addr);
             return stop(&gateway.store, guard, fail(USAGE, &line));
+        }
+    };
+    let server = match listen(config, listener, &gateway, &guard) {
+        Ok(server) => server,
+        Err(error) => {
+            let status = fail(FAILED, &format!("cannot start to serve: {error}"));
+            return stop(&gateway.store, guard, status);
         }
     };
     log::info!("aegis-gateway {} listens on {}", env!("CARGO_PKG_VERSION"), server.local_addr());
@@ -117,8 +125,12 @@ fn serve(config: &Config, clock: Arc<SystemClock>, started: Started, mut signals
     stop(&gateway.store, guard, ExitCode::SUCCESS)
 }
 
-fn listen(config: &Config, gateway: &Arc<Gateway>, guard: &Guard) -> io::Result<Server> {
-    let listener = TcpListener::bind(config.bind_addr)?;
+fn listen(
+    config: &Config,
+    listener: TcpListener,
+    gateway: &Arc<Gateway>,
+    guard: &Guard,
+) -> io::Result<Server> {
     health::start(Arc::clone(gateway))?;
     let sockets = files::with_suffix(&guard.layout().database, ".sockets");
     let workers =

@@ -9,12 +9,11 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use crate::config::WalChoice;
 use crate::domain::time::Timestamp;
 use crate::evidence::FirstBreak;
 use crate::evidence::database::{self, Extent};
 use crate::store::error::Refusal;
-use crate::store::guard::{Found, Guard, Judgement, Layout, LogPlan};
+use crate::store::guard::{Found, Guard, Judgement, Layout, LogPlan, WalChoice};
 use crate::store::receipts::Head;
 use crate::store::{Store, connection, files, migrate};
 
@@ -74,12 +73,28 @@ pub fn start(path: &Path, choice: Option<WalChoice>, now: Timestamp) -> Result<S
 fn inspect(layout: &Layout, judgement: &Judgement, doubtful: bool) -> Result<(), Refusal> {
     let open = Refusal::sqlite("open the database");
     let content = match judgement.log {
-        LogPlan::Replay => connection::with_log_untouched(&layout.database).map_err(&open)?,
+        LogPlan::Replay => connection::with_log(&layout.database).map_err(&open)?,
         LogPlan::Nothing | LogPlan::SetAside => connection::immutable(&layout.database).map_err(&open)?,
     };
-    migrate::check(&content)?;
+    let version = migrate::check(&content)?;
     let bytes = fs::metadata(&layout.database).map_err(Refusal::io("look at", &layout.database))?.len();
-    if doubtful || bytes <= ALWAYS_CHECKED_BYTES_MAX { check_whole(&content) } else { check_tail(&content) }
+    if doubtful || bytes <= ALWAYS_CHECKED_BYTES_MAX {
+        check_whole(&content)?;
+    } else {
+        check_tail(&content)?;
+    }
+    check_schema(&content, version)
+}
+
+/// Without its triggers and unique indexes the evidence is not defended.
+fn check_schema(content: &Connection, version: u32) -> Result<(), Refusal> {
+    match migrate::schema_difference(content, version)? {
+        None => Ok(()),
+        Some(difference) => Err(Refusal::new(
+            format!("the database's schema is not the program's: {difference}"),
+            "see with aegis-verify-receipts whether the evidence is whole, and restore a backup in its place",
+        )),
+    }
 }
 
 fn check_whole(content: &Connection) -> Result<(), Refusal> {

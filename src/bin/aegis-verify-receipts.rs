@@ -133,8 +133,10 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             Source::Export(file) => verify_export(file, &mut report)?,
             Source::Database(database) => {
                 report.note.clone_from(&database.note);
-                let verified = database::verify(&database.connection, Extent::Whole, &mut report)
-                    .map_err(|error| (UNREADABLE, error.to_string()))?;
+                let verified = database::verify(&database.connection, Extent::Whole, &mut report);
+                // What was found broken before the rest became unreadable stays found.
+                let status = if report.breaks > 0 { TAMPERED } else { UNREADABLE };
+                let verified = verified.map_err(|error| (status, error.to_string()))?;
                 if !database.is_as_found() {
                     let line = "the database was written to while it was read; try again";
                     return Err((UNDECIDABLE, line.to_owned()));
@@ -236,8 +238,9 @@ impl<'a> Report<'a> {
     }
 
     fn write_text(&mut self, summary: &Summary) {
+        // Beside the report, not in it: a note is neither a verdict nor a break.
         if let Some(note) = self.note.take() {
-            self.write(&format!("note: {note}\n"));
+            complain(&format!("note: {note}\n"));
         }
         let decisions = summary.decisions.map_or(String::new(), |count| format!(" and {count} decisions"));
         let from = match summary.proven_from.as_str() {

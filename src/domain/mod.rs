@@ -13,6 +13,7 @@ pub mod identifier;
 pub mod json;
 pub mod policy;
 pub mod receipt;
+pub mod record;
 pub mod time;
 pub mod tool;
 pub mod trust;

@@ -61,6 +61,12 @@ pub struct Rule {
     pub redacted_fields: &'static [&'static str],
 }
 
+/// What the rules of these ids leave out.
+pub fn redacted_fields<'a>(ids: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
+    let applied = BUILTIN.iter().filter(|rule| ids.clone().any(|id| id == rule.id));
+    applied.flat_map(|rule| rule.redacted_fields).map(|&field| field.to_owned()).collect()
+}
+
 /// Who approves where no rule names a group of its own.
 pub const SECURITY_REVIEWERS: &str = "security-reviewers";
 

@@ -1,9 +1,10 @@
 //! Verifying the chain in a database, and the decisions beside it.
 
+use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
-use crate::domain::decision::Recorded;
 use crate::domain::receipt::{Break, BreakKind, ChainVerifier, FORMAT_VERSION, GENESIS, Link, Receipt};
+use crate::domain::record::Recorded;
 use crate::store::error::Error;
 use crate::store::{decisions, receipts};
 
@@ -130,16 +131,16 @@ impl<'a> Verification<'a> {
     /// The decision at a receipt's position is the one it names, says the same, and
     /// hashes to what the receipt says.
     fn check_decision(&mut self, receipt: &Receipt<'_>, row: &Row<'_>) -> rusqlite::Result<()> {
-        let stands_there: Option<i64> = row.get(receipts::COLUMN_COUNT)?;
+        let stands_there = row.get_ref(receipts::COLUMN_COUNT)? != ValueRef::Null;
         let (seq, id) = (Some(receipt.seq), Some(receipt.event_id));
         let Some(decision_id) = receipt.decision_id else {
-            if stands_there.is_some() {
-                let found: String = row.get(receipts::COLUMN_COUNT + 1)?;
+            if stands_there {
+                let found = format!("{:?}", row.get_ref(receipts::COLUMN_COUNT + 1)?);
                 self.report(BreakKind::DecisionDiffers, seq, id, "no decision", found);
             }
             return Ok(());
         };
-        if stands_there.is_none() {
+        if !stands_there {
             self.report(BreakKind::DecisionMissing, seq, id, decision_id, "nothing".to_owned());
             return Ok(());
         }
@@ -156,16 +157,23 @@ impl<'a> Verification<'a> {
     }
 
     fn check_head(&mut self) -> Result<(), Error> {
-        let (seq, hash): (i64, String) = self
-            .connection
-            .query_row("SELECT head_seq, head_hash FROM chain WHERE only_row = 1", [], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })
-            .map_err(Error::cannot("read the chain's head"))?;
-        let last = (self.summary.head_seq.unwrap_or(0), self.summary.head_hash.clone());
-        if (seq, &hash) != (last.0, &last.1) {
-            let (expected, found) = (format!("{seq} {hash}"), format!("{} {}", last.0, last.1));
-            self.report(BreakKind::Head, Some(last.0), None, &expected, found);
+        let last = format!("{} {}", self.summary.head_seq.unwrap_or(0), self.summary.head_hash);
+        // Whatever stands there, of whatever type; nothing may stand there at all.
+        let recorded = self.connection.query_row(
+            "SELECT group_concat(head_seq || ' ' || head_hash, ', ') FROM chain",
+            [],
+            |row| row.get::<_, Option<String>>(0),
+        );
+        let recorded = match recorded {
+            Ok(recorded) => recorded.unwrap_or_else(|| "none".to_owned()),
+            Err(error) if self.connection.table_exists(None, "chain").unwrap_or(true) => {
+                return Err(Error::cannot("read the chain's head")(error));
+            }
+            Err(_) => "none".to_owned(),
+        };
+        if recorded != last {
+            let seq = Some(self.summary.head_seq.unwrap_or(0));
+            self.report(BreakKind::Head, seq, None, &recorded, last);
         }
         Ok(())
     }

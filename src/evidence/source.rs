@@ -92,8 +92,10 @@ pub fn open(path: &Path, policy: WalPolicy) -> Result<Source, SourceError> {
         return Ok(Source::Export(File::open(path).map_err(unreadable)?));
     }
     drop(file);
-    let database = open_database(path, policy)?;
-    check_schema(&database.connection)?;
+    let mut database = open_database(path, policy)?;
+    let notes = [database.note.take(), check_schema(&database.connection)?];
+    let notes: Vec<String> = notes.into_iter().flatten().collect();
+    database.note = (!notes.is_empty()).then(|| notes.join("; "));
     Ok(Source::Database(Box::new(database)))
 }
 
@@ -136,9 +138,7 @@ fn plan(layout: &Layout, policy: WalPolicy) -> Result<LogPlan, SourceError> {
 }
 
 fn open_with_log(layout: &Layout) -> Result<(Connection, Option<TemporaryFolder>), SourceError> {
-    if let Ok(connection) = connection::with_log_untouched(&layout.database)
-        && connection.query_row("SELECT 1 FROM sqlite_schema LIMIT 1", [], |_| Ok(())).is_ok()
-    {
+    if let Ok(connection) = connection::with_log(&layout.database) {
         return Ok((connection, None));
     }
     let cannot = |error: io::Error| {
@@ -148,7 +148,7 @@ fn open_with_log(layout: &Layout) -> Result<(Connection, Option<TemporaryFolder>
     let copy = folder.0.join("copy.db");
     copy_content(&layout.database, &copy).map_err(cannot)?;
     copy_content(&layout.wal, &files::with_suffix(&copy, "-wal")).map_err(cannot)?;
-    let connection = connection::with_log_untouched(&copy).map_err(cannot_open)?;
+    let connection = connection::with_log(&copy).map_err(cannot_open)?;
     Ok((connection, Some(folder)))
 }
 
@@ -168,14 +168,16 @@ fn read_ahead(path: &Path) {
     }
 }
 
-fn check_schema(connection: &Connection) -> Result<(), SourceError> {
+/// What is to be said of a schema that can be read. One without its triggers proves as
+/// much as any other, but somebody has been at it.
+fn check_schema(connection: &Connection) -> Result<Option<String>, SourceError> {
     let application = connection.pragma_query_value(None, "application_id", |row| row.get::<_, i32>(0));
     let foreign = application.is_ok_and(|id| id != migrate::APPLICATION_ID);
-    let known = migrate::check(connection).map_err(|refusal| {
+    let version = migrate::check(connection).map_err(|refusal| {
         if foreign { SourceError::Unreadable(refusal.to_string()) } else { undecidable(refusal) }
     })?;
-    log::debug!("schema version {known}");
-    Ok(())
+    let difference = migrate::schema_difference(connection, version).map_err(undecidable)?;
+    Ok(difference.map(|difference| format!("the database's schema is not the program's: {difference}")))
 }
 
 impl Database {

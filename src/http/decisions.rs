@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use crate::domain::decision::Decision;
 use crate::domain::policy::Outcome;
+use crate::domain::record::Decision;
 use crate::domain::time::Timestamp;
 use crate::service::{Error, decisions};
 use crate::store::decisions::Filter;

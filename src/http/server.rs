@@ -29,17 +29,25 @@ use super::router;
 
 /// Workers of the lane for probes.
 const PROBE_WORKERS: usize = 2;
+/// Requests in flight, at least.
+const UPSTREAMS_MIN: usize = 64;
+/// Requests in flight for each worker.
+const UPSTREAMS_PER_WORKER: usize = 4;
+/// Answers that are read slowly, at once.
+const SLOW_STREAMS_MAX: usize = 2;
 /// Longest path of a Unix socket that every system takes, in bytes.
 const SOCKET_PATH_BYTES_MAX: usize = 100;
 /// A backup or a verification answers when it is done, however long it takes.
 const ANSWER_MAX: Duration = Duration::from_secs(6 * 3600);
 /// Characters of a path that are logged.
 const LOGGED_PATH_CHARS: usize = 200;
+/// Characters of one segment of it.
+const LOGGED_SEGMENT_CHARS: usize = 40;
 
 /// What the server is started with.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerConfig<'a> {
-    /// How many requests are worked on at a time.
+    /// How many threads handle requests.
     pub workers: usize,
     /// Largest request body.
     pub body_bytes_max: usize,
@@ -66,8 +74,15 @@ impl Server {
         let names = Arc::new(RequestNames::new()?);
         let lane = |socket: &str, workers| Lane::start(&sockets.0.join(socket), workers, gateway, &names);
         let lanes = [lane("main", config.workers)?, lane("probes", PROBE_WORKERS)?];
-        let limits =
-            Limits { body_bytes_max: config.body_bytes_max, answer: ANSWER_MAX, ..Limits::default() };
+        let limits = Limits {
+            body_bytes_max: config.body_bytes_max,
+            answer: ANSWER_MAX,
+            // Many more than workers: a decision's worker is free before its commit.
+            upstreams: UPSTREAMS_MIN.max(config.workers * UPSTREAMS_PER_WORKER),
+            // A slow reader may hold a worker, but never all of them.
+            slow_streams_max: SLOW_STREAMS_MAX.min(config.workers.saturating_sub(1)),
+            ..Limits::default()
+        };
         let gate = Gate::start(
             listener,
             GateConfig {
@@ -297,7 +312,30 @@ fn tiny_response(response: Response, name: &str) -> TinyResponse<Cursor<Vec<u8>>
     tiny
 }
 
-/// A path as it may stand in a log line.
+/// A path as it may stand in a log line. No id of ours is longer than a token: what
+/// is may be one that went astray.
 fn loggable(path: &str) -> String {
-    path.chars().take(LOGGED_PATH_CHARS).flat_map(char::escape_default).collect()
+    let segment = |segment: &str| match segment.char_indices().nth(LOGGED_SEGMENT_CHARS) {
+        Some(_) => segment.chars().take(8).chain("…".chars()).collect(),
+        None => segment.to_owned(),
+    };
+    let shown: Vec<String> = path.split('/').map(segment).collect();
+    let escape = |c: char| if c == '…' { vec![c] } else { c.escape_default().collect() };
+    shown.join("/").chars().take(LOGGED_PATH_CHARS).flat_map(escape).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_in_a_path_is_not_logged() {
+        let token = format!("agent_tok_{}", "0".repeat(32));
+        assert_eq!(loggable(&format!("/v1/{token}/x")), "/v1/agent_to…/x");
+        assert_eq!(
+            loggable("/v1/receipts/rcpt_1000000_0123456789abcdef"),
+            "/v1/receipts/rcpt_1000000_0123456789abcdef"
+        );
+        assert_eq!(loggable("/a\u{1b}[2J"), "/a\\u{1b}[2J");
+    }
 }

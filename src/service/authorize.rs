@@ -12,9 +12,10 @@ use crate::domain::action::{self, ToolCall};
 use crate::domain::agent::{Agent, AgentStatus};
 use crate::domain::approval::{self, NewApproval, STATUS_CREATED};
 use crate::domain::canon::Hash;
-use crate::domain::decision::{Decision, Facts, Verdict, decide};
+use crate::domain::decision::{Facts, Verdict, decide};
 use crate::domain::identifier::normalize;
-use crate::domain::policy::{BUILTIN, BUILTIN_VERSION, Outcome};
+use crate::domain::policy::{self, BUILTIN_VERSION, Outcome};
+use crate::domain::record::Decision;
 use crate::domain::time::Timestamp;
 use crate::domain::tool::{Risk, ToolAction};
 use crate::domain::trust::less_trusted;
@@ -288,15 +289,13 @@ fn append_receipt(tx: &mut Tx<'_>, decision: &Decision, nonce: &str) -> Result<A
 /// The earlier answer, with its approval as it stands now. Nothing is written.
 fn replay(tx: &Tx<'_>, prior: Decision) -> Result<Authorization, Error> {
     let approval = approvals::find_by_decision(tx.connection(), &prior.id)?;
-    let fields = BUILTIN
-        .iter()
-        .filter(|rule| {
-            prior.outcome == Outcome::Redact && prior.matched_policy_ids.split(',').any(|id| id == rule.id)
-        })
-        .flat_map(|rule| rule.redacted_fields.iter().map(|&field| field.to_owned()));
+    let redacted_fields = match prior.outcome {
+        Outcome::Redact => policy::redacted_fields(prior.matched_policy_ids.split(',')),
+        Outcome::Allow | Outcome::RequireApproval | Outcome::Deny => Vec::new(),
+    };
     Ok(Authorization {
         risk_level: Risk::of_score(prior.risk_score),
-        redacted_fields: fields.collect(),
+        redacted_fields,
         decision: prior,
         approval,
         receipt: None,

@@ -1,6 +1,6 @@
 //! Looking at recorded decisions.
 
-use crate::domain::decision::Decision;
+use crate::domain::record::Decision;
 use crate::store::decisions::{self, Filter, Listed, Window};
 
 use super::{Error, Gateway, Keys, Page};

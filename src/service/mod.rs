@@ -1,6 +1,7 @@
 //! Use cases: one function, one transaction.
 //!
-//! A service takes typed values and the [`Gateway`], and knows neither HTTP nor SQL.
+//! A service takes typed values and the [`Gateway`]; it knows no HTTP, and SQL only
+//! through the functions of `store` that it calls inside a transaction.
 
 pub mod agents;
 pub mod authorize;

@@ -43,8 +43,8 @@ pub fn insert(tx: &Tx<'_>, approval: &NewApproval) -> Result<(), Error> {
                 approval.expires_at.to_string(),
             ])
         })
-        .map(|_| ())
         .map_err(Error::cannot("record an approval"))
+        .and_then(Error::unless_one("record an approval"))
 }
 
 /// Finds the approval that a decision asked for.

@@ -33,6 +33,7 @@ pub(crate) struct Checkpointer {
 /// What `PRAGMA wal_checkpoint` says.
 #[derive(Debug, Clone, Copy)]
 struct Progress {
+    busy: bool,
     frames: i64,
     moved: i64,
 }
@@ -60,23 +61,28 @@ impl Checkpointer {
 }
 
 fn run(connection: &Connection, committer: &Committer, stopped: &Receiver<()>) {
+    let mut restarted_at = 0;
     while stopped.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
-        if let Err(error) = step(connection, committer) {
+        if let Err(error) = step(connection, committer, &mut restarted_at) {
             log::warn!("cannot checkpoint the write-ahead log: {error}");
         }
     }
 }
 
-fn step(connection: &Connection, committer: &Committer) -> rusqlite::Result<()> {
-    let progress = checkpoint(connection, "PASSIVE")?;
-    if progress.frames < FRAMES_KEPT || progress.frames - progress.moved > FRAMES_LEFT_MAX {
+/// `restarted_at` is how many frames the log had when it was told to begin anew; it
+/// does so with the next commit, and until then there is nothing to do.
+fn step(connection: &Connection, committer: &Committer, restarted_at: &mut i64) -> rusqlite::Result<()> {
+    let Progress { frames, moved, .. } = checkpoint(connection, "PASSIVE")?;
+    if frames == *restarted_at || frames < FRAMES_KEPT || frames - moved > FRAMES_LEFT_MAX {
         return Ok(());
     }
-    committer.between_batches(|_| checkpoint(connection, "RESTART")).transpose().map(|_| ())
+    let restart = committer.between_batches(|_| checkpoint(connection, "RESTART")).transpose()?;
+    *restarted_at = restart.filter(|restart| !restart.busy).map_or(0, |restart| restart.frames);
+    Ok(())
 }
 
 fn checkpoint(connection: &Connection, mode: &str) -> rusqlite::Result<Progress> {
     connection
         .prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))?
-        .query_row([], |row| Ok(Progress { frames: row.get(1)?, moved: row.get(2)? }))
+        .query_row([], |row| Ok(Progress { busy: row.get(0)?, frames: row.get(1)?, moved: row.get(2)? }))
 }

@@ -4,10 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, Result};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Result};
 
-/// How long a connection waits for a lock that another program holds.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a connection waits for a lock that another program holds: a request that
+/// came amid one such wait and sits through the next is still answered within 5 s.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a look at a database waits to be alone with it.
+const ALONE_TIMEOUT: Duration = Duration::from_millis(100);
 /// The log is cut back to this size when it restarts.
 pub(crate) const JOURNAL_BYTES_MAX: i64 = 64 << 20;
 /// Page cache of the writer, in KiB: the index of previous hashes is hit at random.
@@ -73,15 +76,28 @@ pub(crate) fn immutable(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Reads a stopped database together with its log, and leaves both as they are:
-/// an exclusive connection keeps the log's index in memory, and does not
-/// checkpoint when it closes.
-pub(crate) fn with_log_untouched(path: &Path) -> Result<Connection> {
+/// Reads a database that no gateway runs on together with its log, and leaves both
+/// as they are.
+///
+/// An exclusive connection keeps the log's index in memory, and does not checkpoint
+/// when it closes. Where another program has the database open, a shell for example,
+/// there is an index already, and an ordinary reader changes nothing either.
+pub(crate) fn with_log(path: &Path) -> Result<Connection> {
+    match with_log_alone(path) {
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => reader(path),
+        other => other,
+    }
+}
+
+fn with_log_alone(path: &Path) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, FLAGS | OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     prepare(&connection)?;
+    connection.busy_timeout(ALONE_TIMEOUT)?;
     connection.pragma_update(None, "query_only", true)?;
+    // The lock is taken by the first read.
+    connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(connection)
 }
 

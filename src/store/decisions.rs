@@ -4,8 +4,8 @@ use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::domain::canon::Hash;
-use crate::domain::decision::{Decision, Recorded};
 use crate::domain::policy::Outcome;
+use crate::domain::record::{Decision, Recorded};
 use crate::domain::time::Timestamp;
 
 use super::commit::Tx;
@@ -55,8 +55,8 @@ pub fn insert(tx: &Tx<'_>, seq: i64, decision: &Decision) -> Result<(), Error> {
                 decision.created_at.to_string(),
             ])
         })
-        .map(|_| ())
         .map_err(Error::cannot("record a decision"))
+        .and_then(Error::unless_one("record a decision"))
 }
 
 /// Reads a decision; `from` is its `seq` column. A column that no decision of ours

@@ -42,6 +42,15 @@ impl Error {
         move |source| Error::Sqlite { doing, source: Arc::new(source) }
     }
 
+    /// For `and_then` on the count of an INSERT: a trigger that is not ours may make
+    /// one succeed and write nothing.
+    pub fn unless_one(doing: &'static str) -> impl Fn(usize) -> Result<(), Error> {
+        move |count| match count {
+            1 => Ok(()),
+            _ => Err(Error::Corrupt(format!("cannot {doing}: the database took it and kept {count} rows"))),
+        }
+    }
+
     /// For `map_err` on system calls.
     pub fn cannot_io(doing: &'static str) -> impl Fn(io::Error) -> Error {
         move |source| Error::Io { doing, source: Arc::new(source) }
@@ -125,6 +134,8 @@ impl std::error::Error for Error {
     }
 }
 
+const FREE_SOME_ROOM: &str = "free some room on the disk, and start again";
+
 /// Why the gateway does not start on a database: one line that says what is wrong
 /// and what to do. Whoever returns it has left every file as it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -143,20 +154,23 @@ impl Refusal {
     pub fn io(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> Refusal {
         let path = path.display().to_string();
         move |error| {
-            Refusal::new(format!("cannot {doing} {path}: {error}"), "check the path, its owner and its disk")
+            let remedy =
+                if is_disk_full(&error) { FREE_SOME_ROOM } else { "check the path, its owner and its disk" };
+            Refusal::new(format!("cannot {doing} {path}: {error}"), remedy)
         }
     }
 
     /// For `map_err` on SQLite's errors: a database that is locked, or on a disk that
     /// fails, is not a damaged one.
     pub fn sqlite(doing: &'static str) -> impl Fn(rusqlite::Error) -> Refusal {
-        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseCorrupt, DatabaseLocked, NotADatabase};
+        use rusqlite::ErrorCode::{DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase};
         move |error| {
             let what = format!("cannot {doing}: {error}");
             match error.sqlite_error_code() {
                 Some(DatabaseBusy | DatabaseLocked) => {
                     Refusal::new(what, "another program has it open: close that, and start again")
                 }
+                Some(DiskFull) => Refusal::new(what, FREE_SOME_ROOM),
                 Some(DatabaseCorrupt | NotADatabase) | None => Refusal::damaged(what),
                 Some(_) => {
                     Refusal::new(what, "check the disk, its free space, and the files' owner and modes")

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::hooks::{AuthAction, AuthContext, Authorization};
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, Row, TransactionBehavior};
 
 use crate::domain::canon::Hash;
 use crate::domain::time::Timestamp;
@@ -122,6 +122,41 @@ fn recorded(connection: &Connection) -> rusqlite::Result<Vec<(i64, String)>> {
     rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
+/// What in the schema is not as the steps up to `version` made it; further tables,
+/// indexes and views are the operator's own business, a trigger on ours is not.
+pub fn schema_difference(connection: &Connection, version: u32) -> Result<Option<String>, Refusal> {
+    let cannot = Refusal::sqlite("compare the database's schema");
+    let mut fresh = Connection::open_in_memory().map_err(&cannot)?;
+    create_with(&mut fresh, &MIGRATIONS[..version as usize], Timestamp::from_micros(0))?;
+    let expected = objects(&fresh).map_err(&cannot)?;
+    let found = objects(connection).map_err(&cannot)?;
+    if let Some(object) = expected.iter().find(|object| !found.contains(object)) {
+        return Ok(Some(format!("the {} {} is missing or changed", object.kind, object.name)));
+    }
+    let ours =
+        |object: &&Object| expected.iter().any(|known| known.kind == "table" && known.name == object.table);
+    let foreign = found.iter().filter(|object| object.kind == "trigger").filter(ours);
+    let foreign = foreign.filter(|object| !expected.contains(object)).map(|object| &object.name).next();
+    Ok(foreign.map(|name| format!("the trigger {name} is not the program's")))
+}
+
+#[derive(PartialEq, Eq)]
+struct Object {
+    kind: String,
+    name: String,
+    table: String,
+    sql: String,
+}
+
+fn objects(connection: &Connection) -> rusqlite::Result<Vec<Object>> {
+    let mut rows = connection
+        .prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY name")?;
+    let object = |row: &Row<'_>| {
+        Ok(Object { kind: row.get(0)?, name: row.get(1)?, table: row.get(2)?, sql: row.get(3)? })
+    };
+    rows.query_map([], object)?.collect()
+}
+
 /// Makes the schema in an empty database.
 pub fn create(connection: &mut Connection, now: Timestamp) -> Result<(), Refusal> {
     create_with(connection, MIGRATIONS, now)
@@ -168,6 +203,9 @@ fn apply(
     };
     foreign_keys(connection, false)?;
     let applied = apply_in_transaction(connection, step, index as i64 + 1, now);
+    connection
+        .authorizer(None::<fn(AuthContext<'_>) -> Authorization>)
+        .map_err(Refusal::sqlite("configure the connection"))?;
     foreign_keys(connection, true)?;
     applied.map_err(|error| {
         Refusal::new(
@@ -226,8 +264,8 @@ mod tests {
     use std::sync::Barrier;
 
     use super::*;
-    use crate::domain::decision::Decision;
     use crate::domain::policy::Outcome;
+    use crate::domain::record::Decision;
     use crate::evidence::FirstBreak;
     use crate::evidence::database::{self, Extent};
     use crate::store::commit::{self, Committer};

@@ -143,7 +143,9 @@ pub fn append(tx: &mut Tx<'_>, entry: &Entry<'_>, now: Timestamp) -> Result<Appe
         prev_receipt_hash: &head.receipt_hash,
     };
     let hash = receipt.hash(&mut Vec::with_capacity(1024));
-    insert(tx.connection(), &receipt, hash).map_err(Error::cannot("append a receipt"))?;
+    insert(tx.connection(), &receipt, hash)
+        .map_err(Error::cannot("append a receipt"))
+        .and_then(Error::unless_one("append a receipt"))?;
     let appended = Appended {
         seq,
         receipt_hash: hash.to_string(),
@@ -161,7 +163,7 @@ const COLUMNS: &str = "seq, format_version, canon_version, event_id, ts, agent_i
 /// How many columns there are.
 pub(crate) const COLUMN_COUNT: usize = 21;
 
-fn insert(connection: &Connection, receipt: &Receipt<'_>, hash: Hash) -> rusqlite::Result<()> {
+fn insert(connection: &Connection, receipt: &Receipt<'_>, hash: Hash) -> rusqlite::Result<usize> {
     const INSERT: &str = "INSERT INTO receipts (seq, format_version, canon_version, event_id, ts, \
          agent_id, user_id, run_id, trace_id, tool, action, resource, source_trust, decision, approver, \
          action_hash, decision_id, decision_hash, policy_version, prev_receipt_hash, receipt_hash) \
@@ -189,8 +191,7 @@ fn insert(connection: &Connection, receipt: &Receipt<'_>, hash: Hash) -> rusqlit
         receipt.policy_version,
         receipt.prev_receipt_hash,
         hash.to_hex().as_str(),
-    ])?;
-    Ok(())
+    ])
 }
 
 /// Reads a receipt and its stored hash without copying; `from` is its first column.

@@ -34,16 +34,20 @@ struct OpenFile {
     path: PathBuf,
     device: u64,
     inode: u64,
+    /// Never shorter than this: a database does not shrink, a log may.
+    bytes_min: u64,
 }
 
 impl OpenFile {
     fn at(path: &Path) -> std::io::Result<Self> {
         let metadata = fs::metadata(path)?;
-        Ok(OpenFile { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino() })
+        Ok(OpenFile { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino(), bytes_min: 0 })
     }
 
     fn is_in_place(&self) -> bool {
-        fs::metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == (self.device, self.inode))
+        fs::metadata(&self.path).is_ok_and(|now| {
+            (now.dev(), now.ino()) == (self.device, self.inode) && now.len() >= self.bytes_min
+        })
     }
 }
 
@@ -52,13 +56,13 @@ impl Watch {
     pub(crate) fn new(database: &Path, log: &Path) -> std::io::Result<Self> {
         let now = Instant::now();
         Ok(Watch {
-            database: OpenFile::at(database)?,
+            database: OpenFile { bytes_min: fs::metadata(database)?.len(), ..OpenFile::at(database)? },
             log: OpenFile::at(log)?,
             seen: Mutex::new(Seen { wrote: now, read: now, write_failure: None }),
         })
     }
 
-    /// Fails when the database or its log is no longer where it was opened: what is
+    /// Fails when the database or its log is no longer where it was opened, or was cut: what is
     /// written then would be lost, or end up in a file that was moved away.
     pub(crate) fn check_files(&self) -> Result<(), Error> {
         if self.database.is_in_place() && self.log.is_in_place() { Ok(()) } else { Err(Error::Replaced) }

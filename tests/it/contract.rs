@@ -689,6 +689,7 @@ fn the_action_hash_is_the_canonical_form_s_whatever_the_numbers_and_strings() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn a_body_that_two_programs_could_read_differently_is_refused_and_leaves_no_trace() {
     let home = Home::new();
     let gateway = home.start();
@@ -980,6 +981,7 @@ fn a_dry_run_is_judged_in_full_and_writes_nothing() {
 // --- Reading back
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn decisions_are_filtered_by_what_is_asked_for_and_by_all_of_it() {
     let home = Home::new();
     let gateway = home.start();

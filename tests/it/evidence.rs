@@ -1006,3 +1006,21 @@ fn memory_stays_small_however_long_the_export_is() {
     let peak = peak.expect("a peak");
     assert!(peak < MEMORY_KIB_MAX, "{peak} KiB");
 }
+
+#[test]
+fn a_head_that_was_removed_or_made_unreadable_is_a_break_not_an_excuse() {
+    for change in [
+        "DELETE FROM chain",
+        "DROP TABLE chain",
+        "UPDATE chain SET head_seq = 0, head_hash = ''",
+        "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(replace(sql, ' STRICT', ''), 'head_hash TEXT NOT NULL', 'head_hash') WHERE name = 'chain'; PRAGMA writable_schema = RESET; UPDATE chain SET head_hash = NULL",
+    ] {
+        let home = Home::new();
+        let gateway = home.start();
+        assert_eq!(gateway.agent("a").ask("read", "unknown").status, 200);
+        assert_eq!(gateway.stop(), 0);
+        home.sql(change);
+        let found = breaks(change, &home.database());
+        assert_eq!(found[0]["kind"], "head_mismatch", "{change}");
+    }
+}

@@ -900,3 +900,83 @@ fn offline_verification_of_a_doubtful_log_gives_no_verdict() {
     assert_eq!(verify(&["--wal", "replay", path]).status.code(), Some(0));
     assert!(killed.home.snapshot("db") == before, "byte-identical");
 }
+
+#[test]
+fn a_database_whose_protections_were_changed_is_refused_and_still_verifies() {
+    for (change, named) in [
+        ("DROP TRIGGER receipts_are_never_deleted", "receipts_are_never_deleted is missing"),
+        ("CREATE TRIGGER mine BEFORE INSERT ON decisions BEGIN SELECT RAISE(IGNORE); END", "mine is not"),
+        ("DROP INDEX decisions_by_agent", "decisions_by_agent is missing"),
+    ] {
+        let home = Home::new();
+        let gateway = home.start();
+        assert_eq!(gateway.agent("a").ask("read", "unknown").status, 200);
+        assert_eq!(gateway.stop(), 0);
+        home.sql(change);
+        let line = home.refused();
+        assert!(line.contains(named), "{line}");
+        let output = verify(&[home.database().to_str().expect("UTF-8")]);
+        assert!(output.status.success(), "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(named), "{output:?}");
+    }
+    let home = Home::new();
+    assert_eq!(home.start().stop(), 0);
+    home.sql("CREATE TABLE notes (x); CREATE INDEX own ON decisions (tool); CREATE VIEW denied AS SELECT 1");
+    assert_eq!(home.start().stop(), 0, "what the operator adds is the operator's business");
+}
+
+#[test]
+fn a_shell_that_stays_open_over_a_crash_does_not_keep_the_gateway_from_starting() {
+    let home = Home::new();
+    let gateway = home.start();
+    let answer = gateway.agent("a").ask("read", "unknown");
+    let shell = rusqlite::Connection::open(home.database()).expect("it opens");
+    let count = || -> i64 {
+        shell.query_row("SELECT count(*) FROM receipts", [], |row| row.get(0)).expect("a count")
+    };
+    assert_eq!(count(), 1);
+    gateway.kill();
+    let gateway = home.start();
+    let id = answer.body["decision_id"].as_str().expect("an id");
+    assert_eq!(gateway.operator("GET", &format!("/v1/decisions/{id}"), None).status, 200);
+    assert_eq!(gateway.agent("b").ask("read", "unknown").status, 200);
+    assert_eq!(count(), 2);
+    drop(shell);
+    assert_eq!(gateway.stop(), 0);
+}
+
+#[test]
+fn a_folder_reached_by_a_link_is_as_good_as_any() {
+    let home = Home::new();
+    std::fs::create_dir(home.path("real")).expect("a folder");
+    std::os::unix::fs::symlink(home.path("real"), home.path("db")).expect("a link");
+    let gateway = home.start();
+    assert_eq!(gateway.agent("a").ask("read", "unknown").status, 200);
+    gateway.kill();
+    assert_eq!(home.start().stop(), 0);
+    assert!(home.path("real/aegisagent.db").exists());
+}
+
+#[test]
+fn a_stop_that_cannot_empty_its_log_says_so() {
+    let home = Home::new();
+    let gateway = home.start();
+    assert_eq!(gateway.agent("a").ask("read", "unknown").status, 200);
+    let shell = rusqlite::Connection::open(home.database()).expect("it opens");
+    shell.execute_batch("BEGIN; SELECT count(*) FROM receipts").expect("it reads");
+    assert_eq!(gateway.agent("a").ask("read", "unknown").status, 200);
+    assert_eq!(gateway.stop(), 1);
+    drop(shell);
+    let gateway = home.start();
+    assert_eq!(gateway.operator("GET", "/v1/decisions", None).body.as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn a_database_cut_under_the_gateway_takes_no_writes() {
+    let home = Home::new();
+    let gateway = home.start();
+    let agent = gateway.agent("a");
+    std::fs::File::options().write(true).open(home.database()).expect("it opens").set_len(0).expect("cut");
+    assert_eq!(agent.ask("read", "unknown").status, 503);
+    wait_until("it is not ready", || gateway.request("GET", "/readyz", None, None).status == 503);
+}

@@ -1,0 +1,60 @@
+//! The names that belong to one database.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::store::error::Refusal;
+use crate::store::files;
+
+/// The names that belong to one database.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// The database itself, symbolic links resolved as SQLite does.
+    pub database: PathBuf,
+    /// Its write-ahead log.
+    pub wal: PathBuf,
+    /// The index of the log.
+    pub shm: PathBuf,
+    /// Its rollback journal.
+    pub journal: PathBuf,
+    /// The gateway's lock.
+    pub lock: PathBuf,
+    /// The record of the file the gateway ran on last.
+    pub record: PathBuf,
+    /// A database in the making.
+    pub partial: PathBuf,
+}
+
+impl Layout {
+    /// The names around `path`. A link that leads nowhere is refused: following it
+    /// would make a database where nobody looks for one.
+    pub fn of(path: &Path) -> Result<Self, Refusal> {
+        let database = match fs::canonicalize(path) {
+            Ok(real) => real,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if files::is_taken(path).map_err(Refusal::io("look at", path))? {
+                    return Err(Refusal::new(
+                        format!("{} is a symbolic link that leads nowhere", path.display()),
+                        "remove the link or put its target back",
+                    ));
+                }
+                // The folder's links are followed now as they will be once the file is there.
+                let folder = files::folder_of(path);
+                let folder = fs::canonicalize(folder).map_err(Refusal::io("find", folder))?;
+                path.file_name().map_or_else(|| path.to_owned(), |name| folder.join(name))
+            }
+            Err(error) => return Err(Refusal::io("find", path)(error)),
+        };
+        let with = |suffix| files::with_suffix(&database, suffix);
+        Ok(Layout {
+            wal: with("-wal"),
+            shm: with("-shm"),
+            journal: with("-journal"),
+            lock: with(".lock"),
+            record: with(".identity"),
+            partial: with(".new"),
+            database,
+        })
+    }
+}
