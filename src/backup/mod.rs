@@ -371,25 +371,27 @@ fn seal(path: &Path, stopping: &Stopping) -> Result<(u64, Hash), Error> {
 }
 
 /// Removes the partial files of a gateway that was killed; what another gateway that
-/// shares the folder is writing is locked, and stays.
+/// shares the folder is writing is locked, and stays. A journal goes with its file.
 fn sweep(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
-        let name = entry.file_name();
-        if !name.as_encoded_bytes().starts_with(PARTIAL_PREFIX.as_bytes()) || !entry.file_type()?.is_file() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with(PARTIAL_PREFIX) || !entry.file_type()?.is_file() {
             continue;
         }
-        // A journal goes with its file, or alone when that is gone.
-        let of = entry.path().with_file_name(name.to_string_lossy().trim_end_matches("-journal"));
-        if of != entry.path() && of.exists() {
-            continue;
+        let partial = folder.join(name.trim_end_matches("-journal"));
+        match fs::File::open(&partial).map(|file| file.try_lock()) {
+            Ok(Err(_)) => continue,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            // Nobody's; or a journal whose file is gone.
+            Ok(Ok(())) | Err(_) => {}
         }
-        if fs::File::open(entry.path())?.try_lock().is_err() {
-            continue;
+        for path in [files::with_suffix(&partial, "-journal"), partial] {
+            if files::is_taken(&path)? {
+                log::info!("removing {}, which a killed backup left", path.display());
+                files::remove_if_there(&path)?;
+            }
         }
-        log::info!("removing {}, which a killed backup left", entry.path().display());
-        files::remove_if_there(&entry.path())?;
-        files::remove_if_there(&files::with_suffix(&entry.path(), "-journal"))?;
     }
     Ok(())
 }
