@@ -256,18 +256,17 @@ impl Drop for Partial {
 /// apply to it.
 fn is_taken(path: &Path) -> io::Result<bool> {
     for suffix in ["", "-wal", "-shm", "-journal"] {
-        match files::is_taken(&files::with_suffix(path, suffix)) {
-            Ok(false) => {}
-            // A side file's name may be too long to exist.
-            Err(error) if error.kind() == io::ErrorKind::InvalidFilename && !suffix.is_empty() => {}
-            other => return other,
+        if files::is_taken(&files::with_suffix(path, suffix))? {
+            return Ok(true);
         }
     }
     Ok(false)
 }
 
+/// The path from the root: its folder resolved, the name itself never followed.
 fn absolute(path: &Path) -> io::Result<String> {
-    let path = fs::canonicalize(path)?;
+    let folder = fs::canonicalize(files::folder_of(path))?;
+    let path = path.file_name().map_or_else(|| folder.clone(), |name| folder.join(name));
     let not_utf8 = || io::Error::new(io::ErrorKind::InvalidInput, "the path of the folder is not UTF-8");
     path.into_os_string().into_string().map_err(|_| not_utf8())
 }

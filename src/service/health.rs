@@ -2,7 +2,7 @@
 //!
 //! A thread makes the proofs, on demand, so that the answer comes in bounded time
 //! even when a disk hangs: readiness asks for a fresh proof, waits at most
-//! [`PROOF_TIMEOUT`], and reports what is missing.
+//! `PROOF_TIMEOUT`, and reports what is missing.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;

@@ -97,11 +97,17 @@ pub fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Whether a failure means that there is no such file: also a side file of a name so
+/// long that it cannot exist.
+pub fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidFilename)
+}
+
 /// Whether anything has this name: a file, a folder, a link that leads nowhere.
 pub fn is_taken(path: &Path) -> io::Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) if is_absent(&error) => Ok(false),
         Err(error) => Err(error),
     }
 }

@@ -349,8 +349,9 @@ pub(crate) fn rows<'s>(
 /// the chain, so this is a binary search, whatever the length.
 pub fn first_at_or_after(connection: &Connection, at: Timestamp) -> Result<i64, Error> {
     let find = Error::cannot("find a receipt by time");
+    // Two subqueries: SQLite looks up either end, but scans for both at once.
     let (mut low, mut high): (i64, i64) = connection
-        .query_row("SELECT coalesce(min(seq), 1), coalesce(max(seq), 0) + 1 FROM receipts", [], |row| {
+        .query_row("SELECT coalesce((SELECT min(seq) FROM receipts), 1), coalesce((SELECT max(seq) FROM receipts), 0) + 1", [], |row| {
             Ok((row.get(0)?, row.get(1)?))
         })
         .map_err(&find)?;

@@ -182,10 +182,6 @@ fn an_unusual_name_is_the_name_of_a_whole_file() {
         assert_eq!(answer.body["path"], format!("backups/{name}"));
         let path = home.path("backups").join(name);
         assert_eq!(answer.body["sha256"], sha256(&fs::read(&path).expect("a file")), "{name}");
-        // The verifier looks for a lock beside the file, and such a name would be too long.
-        let short = home.path("short.db");
-        fs::copy(&path, &short).expect("a copy");
-        let path = if name.len() + ".lock".len() > 255 { short } else { path };
         assert_eq!(verified(&path), 3, "{name}");
     }
     wanted.sort_unstable();

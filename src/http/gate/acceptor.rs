@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::Context;
 use super::connection;
-use super::limits::{EVICTION_WAIT, SHED_LINGER, SMALL_BYTES, STACK_BYTES};
+use super::limits::{ACCEPT_QUEUE, EVICTION_WAIT, SHED_LINGER, SMALL_BYTES, STACK_BYTES};
 use super::refusal::Refusal;
 use super::registry::shut_quietly;
 
@@ -199,6 +199,13 @@ fn is_passing(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionAborted
             | io::ErrorKind::ConnectionReset
     )
+}
+
+/// Lengthens the queue of connections not yet accepted: where std's 128 overflow, the kernel
+/// drops what comes, and the client tries again after a second. Linux takes a second `listen`
+/// for that, and cuts the number to its own limit (listen(2)).
+pub(super) fn lengthen_queue(listener: &TcpListener) -> io::Result<()> {
+    Ok(rustix::net::listen(listener, ACCEPT_QUEUE)?)
 }
 
 /// Makes accepted sockets inherit what every connection needs: no delayed small writes, and

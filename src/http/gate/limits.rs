@@ -96,6 +96,8 @@ pub(super) const ANSWER_HEAD_BYTES_MAX: usize = 16 * 1024;
 pub(super) const STACK_BYTES: usize = 192 * 1024;
 /// Refused connections waiting for their lingering close; beyond it they are dropped at once.
 pub(super) const SHED_QUEUE: usize = 16;
+/// Connections that may wait to be accepted.
+pub(super) const ACCEPT_QUEUE: i32 = 4096;
 /// How long one refused connection may linger.
 pub(super) const SHED_LINGER: Duration = Duration::from_millis(50);
 /// How long the acceptor waits for an evicted connection to leave.

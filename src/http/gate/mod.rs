@@ -133,6 +133,7 @@ impl Gate {
     /// a thread or a descriptor.
     pub fn start(listener: TcpListener, config: GateConfig) -> io::Result<Self> {
         let address = listener.local_addr()?;
+        acceptor::lengthen_queue(&listener)?;
         let handle = TcpStream::from(OwnedFd::from(listener.try_clone()?));
         acceptor::set_inherited(&handle, config.limits.idle, config.limits.stall)?;
         let plan = descriptors::plan(&config.limits);

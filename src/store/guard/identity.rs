@@ -73,7 +73,7 @@ impl Record {
     pub(crate) fn read(path: &Path) -> io::Result<Option<Self>> {
         match fs::read(path) {
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if files::is_absent(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -8,6 +8,8 @@
 use std::io;
 use std::ops::Range;
 
+use crate::store::files;
+
 use super::wal::be32;
 
 const MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
@@ -55,7 +57,7 @@ pub(crate) fn read(path: &std::path::Path) -> io::Result<Option<Vec<u8>>> {
     use io::Read;
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if files::is_absent(&error) => return Ok(None),
         Err(error) => return Err(error),
     };
     let mut bytes = Vec::new();

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::store::error::Refusal;
+use crate::store::files;
 
 /// How long a start waits before it looks again whether a verifier is done: flock(2)
 /// cannot wait for a while only.
@@ -71,7 +72,7 @@ impl Lock {
         loop {
             let file = match File::open(path) {
                 Ok(file) => file,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(LockState::Absent),
+                Err(error) if files::is_absent(&error) => return Ok(LockState::Absent),
                 Err(error) => return Err(error),
             };
             match file.try_lock_shared() {
@@ -129,7 +130,7 @@ fn open_or_make(path: &Path) -> io::Result<(File, bool)> {
         match options.open(path) {
             Ok(file) => return Ok((file, false)),
             // Its holder has just gone, and taken it along.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if files::is_absent(&error) => {}
             Err(error) => return Err(error),
         }
     }
@@ -140,7 +141,7 @@ fn has_name(file: &File, path: &Path) -> io::Result<bool> {
     let locked = file.metadata()?;
     match fs::metadata(path) {
         Ok(named) => Ok((named.dev(), named.ino()) == (locked.dev(), locked.ino())),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) if files::is_absent(&error) => Ok(false),
         Err(error) => Err(error),
     }
 }

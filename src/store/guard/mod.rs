@@ -7,7 +7,7 @@
 //! from the bytes alone whether the log belongs to it:
 //!
 //! 1. A rollback journal is accepted only if it is the trace of our own switch to
-//!    the write-ahead log ([`journal`]).
+//!    the write-ahead log (module `journal`).
 //! 2. A log with commits whose database is missing or empty: refused.
 //! 3. A log without a valid commit beside a file in rollback mode: set aside.
 //! 4. A log with commits beside a file in rollback mode (what a backup is): set

@@ -1,7 +1,7 @@
 //! The six rules of the guard, applied to the bytes of the files. Nothing here writes.
 
 use std::fs::{self, File, Metadata};
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::Path;
 
 use crate::store::error::Refusal;
@@ -124,7 +124,7 @@ fn read_first_page(path: &Path) -> Result<Option<(Metadata, Vec<u8>)>, Refusal> 
     let cannot = Refusal::io("read", path);
     let metadata = match fs::metadata(path) {
         Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if files::is_absent(&error) => return Ok(None),
         Err(error) => return Err(cannot(error)),
     };
     if !metadata.is_file() {
@@ -208,7 +208,7 @@ fn no_database(path: &Path) -> Refusal {
 fn length(path: &Path) -> Result<u64, Refusal> {
     match fs::metadata(path) {
         Ok(metadata) => Ok(metadata.len()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) if files::is_absent(&error) => Ok(0),
         Err(error) => Err(Refusal::io("look at", path)(error)),
     }
 }

@@ -9,6 +9,8 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
+use crate::store::files;
+
 use super::header::{DatabaseHeader, HEADER_BYTES};
 
 const LOG_HEADER_BYTES: usize = 32;
@@ -41,7 +43,7 @@ pub(crate) struct PageOne {
 pub(crate) fn read(path: &Path) -> io::Result<Option<Log>> {
     match File::open(path) {
         Ok(file) => scan(BufReader::with_capacity(1 << 20, file)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if files::is_absent(&error) => Ok(None),
         Err(error) => Err(error),
     }
 }

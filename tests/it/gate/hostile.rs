@@ -138,21 +138,24 @@ fn more_slow_bodies_than_workers_starve_nobody() {
 
 #[test]
 fn slow_readers_of_large_answers_starve_nobody() {
-    let rig = Rig::new(
-        Limits { stall: Duration::from_millis(600), upstream_wait: Duration::from_secs(1), ..short() },
-        4,
-    );
+    // Starved, a request would wait until the readers are cut: longer than it may take here.
+    let stall = Duration::from_secs(4);
+    let rig = Rig::new(Limits { stall, answer: PATIENCE, upstreams: 64, ..short() }, 4);
     let mut slow: Vec<Client> = (0..16).map(|_| rig.connect()).collect();
     for client in &mut slow {
-        client.send(get("/large?bytes=40000000").as_bytes());
+        client.send(get("/large?bytes=20000000").as_bytes());
     }
     for _ in 0..14 {
         let began = Instant::now();
         assert_eq!(rig.connect().get("/slow?ms=0").status, 200);
-        assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     }
     rig.wait_until("all readers are cut", |counts| counts.open == 0);
-    rig.wait_until("their upstreams are replaced", |counts| counts.upstreams_replaced >= 2);
+    rig.wait_until("their upstreams are replaced", |counts| counts.upstreams_replaced == 16);
+    for client in &mut slow {
+        let said = client.finish();
+        assert!(status_of(&said) == 200 && said.len() < 20_000_000, "{}", said.len());
+    }
     assert!(rig.is_alive());
 }
 
@@ -269,6 +272,8 @@ fn honest_clients_are_served_through_a_mixed_attack() {
                 while stop.load(Ordering::Relaxed) == 0 {
                     let mut client = rig.connect();
                     client.try_send(attack);
+                    // An unpaced loop ends in a lack of local ports, which is no defect of the gate.
+                    client.wait_a_little();
                     held.push_back(client);
                     if held.len() > 8 {
                         held.pop_front();

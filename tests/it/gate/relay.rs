@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::support::{Client, Rig, answers_in, get, short, status_of};
+use super::support::{Client, PATIENCE, Rig, answers_in, get, short, status_of};
 use aegis_gateway::http::gate::Limits;
 
 #[test]
@@ -106,7 +106,7 @@ fn pipelined_requests_are_answered_in_order() {
 
 #[test]
 fn a_large_answer_comes_whole_and_frees_its_memory() {
-    let rig = Rig::new(short(), 2);
+    let rig = Rig::new(Limits { idle: PATIENCE, stall: PATIENCE, ..short() }, 2);
     let mut client = rig.connect();
     for bytes in [65_000, 65_536, 100_000, 3_000_000, 20_000_000] {
         let answer = client.get(&format!("/large?bytes={bytes}"));
@@ -120,7 +120,7 @@ fn a_large_answer_comes_whole_and_frees_its_memory() {
 
 #[test]
 fn a_client_that_dies_mid_answer_desynchronises_nobody() {
-    let rig = Rig::new(Limits { upstreams: 2, ..short() }, 2);
+    let rig = Rig::new(Limits { upstreams: 2, upstream_wait: PATIENCE, ..short() }, 2);
     for _ in 0..20 {
         let mut client = rig.connect();
         client.send(get("/large?bytes=30000000").as_bytes());

@@ -179,6 +179,13 @@ impl Client {
         answer
     }
 
+    /// Waits for a byte of an answer, but not for long.
+    pub(crate) fn wait_a_little(&mut self) {
+        self.stream.set_read_timeout(Some(Duration::from_millis(5))).expect("timeout");
+        let mut byte = [0];
+        drop(self.stream.peek(&mut byte));
+    }
+
     /// Everything until the end of the stream.
     pub(crate) fn finish(&mut self) -> String {
         while self.more() {}
