@@ -6,13 +6,14 @@
 
 use std::fs;
 use std::path::Path;
+use std::thread;
 
 use rusqlite::Connection;
 
 use crate::domain::time::Timestamp;
-use crate::evidence::FirstBreak;
 use crate::evidence::database::{self, Extent};
-use crate::store::error::Refusal;
+use crate::evidence::{FirstBreak, Summary, parallel};
+use crate::store::error::{Error, Refusal};
 use crate::store::guard::{Found, Guard, Judgement, Layout, LogPlan, WalChoice};
 use crate::store::receipts::Head;
 use crate::store::{Store, connection, files, migrate};
@@ -71,15 +72,19 @@ pub fn start(path: &Path, choice: Option<WalChoice>, now: Timestamp) -> Result<S
 /// Reads the content without changing a byte, and refuses what is not ours, not
 /// known, or not whole.
 fn inspect(layout: &Layout, judgement: &Judgement, doubtful: bool) -> Result<(), Refusal> {
+    let path = &layout.database;
     let open = Refusal::sqlite("open the database");
-    let content = match judgement.log {
-        LogPlan::Replay => connection::with_log(&layout.database).map_err(&open)?,
-        LogPlan::Nothing | LogPlan::SetAside => connection::immutable(&layout.database).map_err(&open)?,
+    let (content, others) = match judgement.log {
+        LogPlan::Replay => (connection::with_log(path).map_err(&open)?, Vec::new()),
+        LogPlan::Nothing | LogPlan::SetAside => {
+            let another = |_| connection::immutable(path).map_err(&open);
+            (another(0)?, (1..=parallel::threads()).map(another).collect::<Result<_, _>>()?)
+        }
     };
     let version = migrate::check(&content)?;
-    let bytes = fs::metadata(&layout.database).map_err(Refusal::io("look at", &layout.database))?.len();
+    let bytes = fs::metadata(path).map_err(Refusal::io("look at", path))?.len();
     if doubtful || bytes <= ALWAYS_CHECKED_BYTES_MAX {
-        check_whole(&content)?;
+        check_whole(&content, others)?;
     } else {
         check_tail(&content)?;
     }
@@ -97,22 +102,37 @@ fn check_schema(content: &Connection, version: u32) -> Result<(), Refusal> {
     }
 }
 
-fn check_whole(content: &Connection) -> Result<(), Refusal> {
-    let problems = database::check_integrity(content)?;
-    if let Some(problem) = problems.first() {
-        return Err(Refusal::damaged(format!("the database is damaged: {problem}")));
+/// Every page and the whole chain; side by side where several connections see the same.
+fn check_whole(content: &Connection, mut others: Vec<Connection>) -> Result<(), Refusal> {
+    let Some(aside) = others.pop() else {
+        check_pages(content)?;
+        return check_chain(|first| database::verify(content, Extent::Whole, first));
+    };
+    thread::scope(|scope| {
+        let pages = scope.spawn(move || check_pages(&aside));
+        let chain = check_chain(|first| parallel::verify(content, others, first));
+        // A damaged page is the cause of what it breaks in the chain.
+        pages.join().map_err(|_| Error::Panicked)??;
+        chain
+    })
+}
+
+fn check_pages(content: &Connection) -> Result<(), Refusal> {
+    match database::check_integrity(content)?.first() {
+        Some(problem) => Err(Refusal::damaged(format!("the database is damaged: {problem}"))),
+        None => Ok(()),
     }
-    check_chain(content, Extent::Whole)
 }
 
 fn check_tail(content: &Connection) -> Result<(), Refusal> {
     let head = Head::load(content)?;
-    check_chain(content, Extent::Part((head.seq - TAIL_RECEIPTS).max(1), head.seq))
+    let extent = Extent::Part((head.seq - TAIL_RECEIPTS).max(1), head.seq);
+    check_chain(|first| database::verify(content, extent, first))
 }
 
-fn check_chain(content: &Connection, extent: Extent) -> Result<(), Refusal> {
+fn check_chain(verify: impl FnOnce(&mut FirstBreak) -> Result<Summary, Error>) -> Result<(), Refusal> {
     let mut first = FirstBreak::default();
-    database::verify(content, extent, &mut first)?;
+    verify(&mut first)?;
     match first.0 {
         None => Ok(()),
         Some(broken) => Err(Refusal::new(

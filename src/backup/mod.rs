@@ -10,25 +10,26 @@
 //! removes the partial file and its journal; what a kill leaves is swept at the
 //! next start. Nothing here ever opens or follows what already has a name.
 
+mod check;
 pub mod name;
 
 use std::fmt;
 use std::fs;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use sha2::{Digest, Sha256};
 
 use crate::domain::canon::Hash;
-use crate::evidence::database::{self, Extent};
-use crate::evidence::{FirstBreak, Summary};
+use crate::evidence::Summary;
 use crate::store::error::{Error as StoreError, is_disk_full};
-use crate::store::{Stopping, Store, connection, files, migrate};
+use crate::store::{Stopping, Store, files};
 use crate::sync::unpoisoned;
 
+use check::Checked;
+pub use check::Steps;
 use name::BackupName;
 
 /// Partial files: hidden, so that no backup can have such a name.
@@ -37,8 +38,6 @@ const PARTIAL_PREFIX: &str = ".partial-";
 const PACE_BYTES: u64 = 1 << 20;
 /// How often its size is looked at, in operations of SQLite's virtual machine.
 const PACE_OPERATIONS: i32 = 200;
-/// How much is read at a time for the digest.
-const DIGEST_BYTES: usize = 1 << 20;
 /// Room that a backup leaves on its disk for the gateway's own log.
 const ROOM_LEFT_BYTES: u64 = 4 << 20;
 
@@ -66,20 +65,6 @@ pub struct Finished {
     pub chain: Summary,
     /// The file's schema version.
     pub schema_version: u32,
-}
-
-/// How long the steps of a backup took: three of the four are the price of knowing
-/// that the copy is good.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Steps {
-    /// `VACUUM INTO`, syncs included.
-    pub copy: Duration,
-    /// Checking every page and index.
-    pub pages: Duration,
-    /// Verifying the chain and every decision.
-    pub chain: Duration,
-    /// SHA-256 of the file.
-    pub digest: Duration,
 }
 
 /// Why there is no backup.
@@ -174,10 +159,12 @@ impl Backups {
             return Err(Error::Taken);
         }
         let partial = Partial::create(&self.folder)?;
-        let mut steps = Steps::default();
-        timed(&mut steps.copy, || self.copy(store, &partial))?;
-        let (chain, schema_version) = check(partial.path(), store.stopping(), &mut steps)?;
-        let (size_bytes, sha256) = timed(&mut steps.digest, || seal(partial.path(), store.stopping()))?;
+        let copying = Instant::now();
+        self.copy(store, &partial)?;
+        let copy = copying.elapsed();
+        let Checked { chain, schema_version, size_bytes, sha256, steps } =
+            check::check(partial.path(), store.stopping())?;
+        let steps = Steps { copy, ..steps };
         files::publish(partial.path(), &path).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => Error::Taken,
             _ => cannot("give the backup its name")(error),
@@ -325,48 +312,6 @@ fn check_room(source: &Connection, folder: &Path) -> Result<(), Error> {
         return Err(Error::DiskFull(format!("{needed} bytes are needed and {free} are free")));
     }
     Ok(())
-}
-
-fn timed<T>(duration: &mut Duration, step: impl FnOnce() -> T) -> T {
-    let started = Instant::now();
-    let result = step();
-    *duration = started.elapsed();
-    result
-}
-
-/// The copy by itself: every page, the schema, and the whole chain.
-fn check(path: &Path, stopping: &Stopping, steps: &mut Steps) -> Result<(Summary, u32), Error> {
-    let mut copy = connection::immutable(path).map_err(StoreError::cannot("open the copy"))?;
-    stopping.ends(&mut copy)?;
-    let schema_version = migrate::check(&copy).map_err(|refusal| Error::Unsound(refusal.to_string()))?;
-    let problems = timed(&mut steps.pages, || database::check_integrity(&copy))?;
-    if let Some(problem) = problems.first() {
-        return Err(Error::Unsound(problem.clone()));
-    }
-    let mut first = FirstBreak::default();
-    let chain = timed(&mut steps.chain, || database::verify(&copy, Extent::Whole, &mut first))?;
-    match first.0 {
-        Some(broken) => Err(Error::Unsound(broken.to_string())),
-        None => Ok((chain, schema_version)),
-    }
-}
-
-/// Syncs the file and takes its measure.
-fn seal(path: &Path, stopping: &Stopping) -> Result<(u64, Hash), Error> {
-    let mut file = fs::File::open(path).map_err(cannot("open the copy"))?;
-    file.sync_all().map_err(cannot("sync the copy"))?;
-    let (mut digest, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; DIGEST_BYTES]);
-    loop {
-        let read = file.read(&mut buffer).map_err(cannot("read the copy"))?;
-        if read == 0 {
-            return Ok((bytes, Hash::from_bytes(digest.finalize().into())));
-        }
-        if stopping.is_set() {
-            return Err(Error::Stopping);
-        }
-        digest.update(&buffer[..read]);
-        bytes += read as u64;
-    }
 }
 
 /// Removes the partial files of a gateway that was killed; what another gateway that

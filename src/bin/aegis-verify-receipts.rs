@@ -10,7 +10,6 @@ use serde_json::json;
 
 use aegis_gateway::domain::canon::Hash;
 use aegis_gateway::domain::receipt::{Break, BreakKind};
-use aegis_gateway::evidence::database::{self, Extent};
 use aegis_gateway::evidence::source::{self, Source, SourceError, WalPolicy};
 use aegis_gateway::evidence::{Checked, Observer, Summary, export};
 
@@ -133,7 +132,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             Source::Export(file) => verify_export(file, &mut report)?,
             Source::Database(database) => {
                 report.note.clone_from(&database.note);
-                let verified = database::verify(&database.connection, Extent::Whole, &mut report);
+                let verified = database.verify(&mut report);
                 // What was found broken before the rest became unreadable stays found.
                 let status = if report.breaks > 0 { TAMPERED } else { UNREADABLE };
                 let verified = verified.map_err(|error| (status, error.to_string()))?;
@@ -275,6 +274,10 @@ impl Observer for Report<'_> {
             self.write(&format!("{broken}\n"));
         }
         self.breaks += 1;
+    }
+
+    fn wants_each(&self) -> bool {
+        self.arguments.table
     }
 
     fn checked(&mut self, receipt: &Checked<'_>) {

@@ -21,6 +21,20 @@ pub enum Extent {
     Part(i64, i64),
 }
 
+/// Receipts that follow each other, their decisions beside them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stretch {
+    /// The first position.
+    pub(super) first: i64,
+    /// The last one.
+    pub(super) last: i64,
+}
+
+impl Stretch {
+    /// All that is stored, positions that no receipt may have included.
+    pub(super) const WHOLE: Stretch = Stretch { first: i64::MIN, last: i64::MAX };
+}
+
 /// Verifies on one consistent view of `connection`.
 pub fn verify(
     connection: &Connection,
@@ -28,46 +42,63 @@ pub fn verify(
     observer: &mut dyn Observer,
 ) -> Result<Summary, Error> {
     let view = connection.unchecked_transaction().map_err(Error::cannot("begin to read"))?;
-    let result = Verification::new(&view, extent, observer)?.run();
+    let result = match extent {
+        Extent::Whole => verify_stretch(&view, Stretch::WHOLE, observer).and_then(|mut summary| {
+            verify_ends(&view, &mut summary, observer)?;
+            Ok(summary)
+        }),
+        Extent::Part(first, last) => verify_stretch(&view, Stretch { first, last }, observer),
+    };
     view.finish().map_err(Error::cannot("end a read"))?;
     result
 }
 
+/// Verifies every receipt of a stretch, from the hash stored before it.
+pub(super) fn verify_stretch(
+    connection: &Connection,
+    stretch: Stretch,
+    observer: &mut dyn Observer,
+) -> Result<Summary, Error> {
+    let (before, proven_from) = match stretch.first {
+        i64::MIN..=1 => (0, GENESIS.to_owned()),
+        first => {
+            let hash = receipts::find_at(connection, first - 1, |_, hash| hash.to_owned())?;
+            (first - 1, hash.unwrap_or_default())
+        }
+    };
+    let chain = ChainVerifier::after(before, proven_from.clone());
+    let summary = Summary { proven_from, decisions: Some(0), ..Summary::default() };
+    Verification { connection, observer, chain, summary, buffer: Vec::new() }.run(stretch)
+}
+
+/// Once every receipt was verified: the recorded head, and decisions without a receipt.
+pub(super) fn verify_ends(
+    connection: &Connection,
+    summary: &mut Summary,
+    observer: &mut dyn Observer,
+) -> Result<(), Error> {
+    let chain = ChainVerifier::after(0, GENESIS.to_owned());
+    let mut ends =
+        Verification { connection, observer, chain, summary: std::mem::take(summary), buffer: Vec::new() };
+    ends.check_head()?;
+    ends.check_decisions_without_receipt()?;
+    *summary = ends.summary;
+    Ok(())
+}
+
 struct Verification<'a> {
     connection: &'a Connection,
-    extent: Extent,
     observer: &'a mut dyn Observer,
     chain: ChainVerifier,
     summary: Summary,
     buffer: Vec<u8>,
 }
 
-impl<'a> Verification<'a> {
-    fn new(
-        connection: &'a Connection,
-        extent: Extent,
-        observer: &'a mut dyn Observer,
-    ) -> Result<Self, Error> {
-        let (before, proven_from) = match extent {
-            Extent::Whole | Extent::Part(1, _) => (0, GENESIS.to_owned()),
-            Extent::Part(first, _) => {
-                let hash = receipts::find_at(connection, first - 1, |_, hash| hash.to_owned())?;
-                (first - 1, hash.unwrap_or_default())
-            }
-        };
-        let chain = ChainVerifier::after(before, proven_from.clone());
-        let summary = Summary { proven_from, decisions: Some(0), ..Summary::default() };
-        Ok(Verification { connection, extent, observer, chain, summary, buffer: Vec::new() })
-    }
-
-    fn run(mut self) -> Result<Summary, Error> {
+impl Verification<'_> {
+    fn run(mut self, stretch: Stretch) -> Result<Summary, Error> {
         let read = Error::cannot("read the chain");
-        let (first, last) = match self.extent {
-            Extent::Whole => (i64::MIN, i64::MAX),
-            Extent::Part(first, last) => (first, last),
-        };
         let mut statement = receipts::scan_with_decisions(self.connection).map_err(&read)?;
-        let mut rows = receipts::rows(&mut statement, first, last).map_err(&read)?;
+        let mut rows = receipts::rows(&mut statement, stretch.first, stretch.last).map_err(&read)?;
         while let Some(row) = rows.next().map_err(&read)? {
             self.check_row(row).map_err(&read)?;
         }
@@ -76,10 +107,6 @@ impl<'a> Verification<'a> {
         {
             self.summary.head_seq = seq;
             self.summary.head_hash = hash.to_owned();
-        }
-        if self.extent == Extent::Whole {
-            self.check_head()?;
-            self.check_decisions_without_receipt()?;
         }
         Ok(self.summary)
     }

@@ -6,6 +6,7 @@
 
 pub mod database;
 pub mod export;
+pub mod parallel;
 pub mod source;
 
 use crate::domain::receipt::Break;
@@ -32,12 +33,29 @@ impl Summary {
     pub fn is_whole(&self) -> bool {
         self.breaks == 0
     }
+
+    /// Adds what was found of the stretch that follows.
+    fn extend(&mut self, next: Summary) {
+        self.receipts += next.receipts;
+        self.decisions = self.decisions.zip(next.decisions).map(|(own, next)| own + next);
+        self.breaks += next.breaks;
+        if next.receipts > 0 {
+            self.head_seq = next.head_seq;
+            self.head_hash = next.head_hash;
+        }
+    }
 }
 
 /// Who listens while a chain is verified.
 pub trait Observer {
     /// Something is wrong.
     fn found(&mut self, broken: &Break);
+
+    /// Whether [`checked`](Observer::checked) is of use: it is called for every receipt, in
+    /// the order of the chain.
+    fn wants_each(&self) -> bool {
+        false
+    }
 
     /// A receipt was looked at.
     fn checked(&mut self, receipt: &Checked<'_>) {

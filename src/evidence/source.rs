@@ -18,9 +18,12 @@ use std::time::SystemTime;
 use rusqlite::Connection;
 
 use crate::entropy;
-use crate::store::error::Refusal;
+use crate::store::error::{Error, Refusal};
 use crate::store::guard::{self, Layout, Lock, LockState, LogPlan};
 use crate::store::{connection, files, migrate};
+
+use super::database::{self, Extent};
+use super::{Observer, Summary, parallel};
 
 /// What a path holds.
 #[derive(Debug)]
@@ -43,6 +46,8 @@ pub struct Database {
     _copy: Option<TemporaryFolder>,
     /// How the file was; `None` where others may write.
     as_found: Option<(PathBuf, PathBuf, Fingerprint)>,
+    /// The file, where it is all there is to read.
+    alone: Option<PathBuf>,
 }
 
 /// Why nothing can be said.
@@ -107,7 +112,7 @@ fn open_database(path: &Path, policy: WalPolicy) -> Result<Database, SourceError
         LockState::HeldByGateway => {
             let connection = connection::reader(&layout.database).map_err(cannot_open)?;
             let note = Some("a gateway is running on this database".to_owned());
-            return Ok(Database { connection, note, _lock: None, _copy: None, as_found: None });
+            return Ok(Database { connection, note, _lock: None, _copy: None, as_found: None, alone: None });
         }
         LockState::Shared(lock) => Some(lock),
         LockState::Absent => None,
@@ -115,16 +120,17 @@ fn open_database(path: &Path, policy: WalPolicy) -> Result<Database, SourceError
     let plan = plan(&layout, policy)?;
     let found = fingerprint(&layout).map_err(unreadable)?;
     let as_found = Some((layout.database.clone(), layout.wal.clone(), found));
-    let (connection, copy) = match plan {
-        LogPlan::Replay => open_with_log(&layout)?,
+    let ((connection, copy), alone) = match plan {
+        LogPlan::Replay => (open_with_log(&layout)?, None),
         LogPlan::Nothing | LogPlan::SetAside => {
             read_ahead(&layout.database);
-            (connection::immutable(&layout.database).map_err(cannot_open)?, None)
+            let connection = connection::immutable(&layout.database).map_err(cannot_open)?;
+            ((connection, None), Some(layout.database.clone()))
         }
     };
     let note = (plan == LogPlan::SetAside)
         .then(|| format!("{} does not belong to the database and was not counted", layout.wal.display()));
-    Ok(Database { connection, note, _lock: lock, _copy: copy, as_found })
+    Ok(Database { connection, note, _lock: lock, _copy: copy, as_found, alone })
 }
 
 fn plan(layout: &Layout, policy: WalPolicy) -> Result<LogPlan, SourceError> {
@@ -181,6 +187,18 @@ fn check_schema(connection: &Connection) -> Result<Option<String>, SourceError> 
 }
 
 impl Database {
+    /// Verifies all of it, on several threads where several connections see the same.
+    pub fn verify(&self, observer: &mut dyn Observer) -> Result<Summary, Error> {
+        match &self.alone {
+            Some(path) if !observer.wants_each() => {
+                let another = |_| connection::immutable(path).map_err(Error::cannot("open the database"));
+                let others = (1..parallel::threads()).map(another).collect::<Result<_, _>>()?;
+                parallel::verify(&self.connection, others, observer)
+            }
+            _ => database::verify(&self.connection, Extent::Whole, observer),
+        }
+    }
+
     /// Whether the file is still as it was when it was opened; a verdict on a file
     /// that somebody wrote to meanwhile would mean nothing.
     pub fn is_as_found(&self) -> bool {

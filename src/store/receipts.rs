@@ -317,6 +317,13 @@ pub fn find_at<T>(
         .map_err(Error::cannot("find a receipt"))
 }
 
+/// The last position that is not beyond `seq`.
+pub(crate) fn last_up_to(connection: &Connection, seq: i64) -> Result<Option<i64>, Error> {
+    connection
+        .query_row("SELECT max(seq) FROM receipts WHERE seq <= ?1", [seq], |row| row.get(0))
+        .map_err(Error::cannot("find the last receipt"))
+}
+
 /// The position that a receipt's id holds.
 pub fn seq_of(event_id: &str) -> Option<i64> {
     event_id.strip_prefix("rcpt_")?.split_once('_')?.0.parse().ok()

@@ -1,0 +1,142 @@
+//! Whether a finished copy is good: opened as nobody's file, by itself.
+//!
+//! The checks run side by side, on threads that give way to everybody else: they cost
+//! as much time as the copy, and no answer may wait for them.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::thread::{self, Scope, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+use rusqlite::Connection;
+use sha2::{Digest, Sha256};
+
+use crate::domain::canon::Hash;
+use crate::evidence::{FirstBreak, Summary, database, parallel};
+use crate::store::error::Error as StoreError;
+use crate::store::{Stopping, connection, migrate};
+
+use super::{Error, cannot};
+
+/// How much is read at a time for the digest.
+const DIGEST_BYTES: usize = 1 << 20;
+/// How far the checks step back, in the scheduler's steps of niceness: they get a tenth
+/// of what an answer gets, and all that is left.
+const NICENESS: i32 = 10;
+
+/// How long the steps of a backup took. The last three are the price of knowing that
+/// the copy is good; they run side by side.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Steps {
+    /// `VACUUM INTO`, syncs included.
+    pub copy: Duration,
+    /// Checking every page and index.
+    pub pages: Duration,
+    /// Verifying the chain and every decision.
+    pub chain: Duration,
+    /// SHA-256 of the file.
+    pub digest: Duration,
+}
+
+/// What is known of a copy that passed.
+pub(super) struct Checked {
+    pub(super) chain: Summary,
+    pub(super) schema_version: u32,
+    pub(super) size_bytes: u64,
+    pub(super) sha256: Hash,
+    pub(super) steps: Steps,
+}
+
+/// Syncs the copy, and checks its schema, every page, and the whole chain.
+pub(super) fn check(path: &Path, stopping: &Stopping) -> Result<Checked, Error> {
+    sync(path)?;
+    let schema_version =
+        migrate::check(&open(path, stopping)?).map_err(|refusal| Error::Unsound(refusal.to_string()))?;
+    thread::scope(|scope| {
+        let pages = aside(scope, || check_pages(&open(path, stopping)?))?;
+        let digest = aside(scope, || measure(path, stopping))?;
+        let chain = aside(scope, || check_chain(path, stopping))?;
+        let ((), pages) = ended(pages)?;
+        let ((size_bytes, sha256), digest) = ended(digest)?;
+        let (chain, chain_time) = ended(chain)?;
+        let steps = Steps { copy: Duration::ZERO, pages, chain: chain_time, digest };
+        Ok(Checked { chain, schema_version, size_bytes, sha256, steps })
+    })
+}
+
+/// A check that runs, its result and how long it took.
+type Task<'scope, T> = ScopedJoinHandle<'scope, Result<(T, Duration), Error>>;
+
+/// Runs `task` on a thread that gives way, and measures it.
+fn aside<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    task: impl FnOnce() -> Result<T, Error> + Send + 'scope,
+) -> Result<Task<'scope, T>, Error> {
+    let run = move || {
+        give_way();
+        let started = Instant::now();
+        task().map(|done| (done, started.elapsed()))
+    };
+    thread::Builder::new()
+        .name("backup-check".to_owned())
+        .spawn_scoped(scope, run)
+        .map_err(cannot("start a thread for the checks"))
+}
+
+fn ended<T>(task: Task<'_, T>) -> Result<(T, Duration), Error> {
+    task.join().unwrap_or(Err(Error::Store(StoreError::Panicked)))
+}
+
+/// On Linux niceness is a thread's own, and what it starts inherits it.
+fn give_way() {
+    if let Err(error) = rustix::process::nice(NICENESS) {
+        log::debug!("the checks of a backup run like everything else: {error}");
+    }
+}
+
+fn open(path: &Path, stopping: &Stopping) -> Result<Connection, Error> {
+    let mut copy = connection::immutable(path).map_err(StoreError::cannot("open the copy"))?;
+    stopping.ends(&mut copy)?;
+    Ok(copy)
+}
+
+fn check_pages(copy: &Connection) -> Result<(), Error> {
+    match database::check_integrity(copy)?.into_iter().next() {
+        Some(problem) => Err(Error::Unsound(problem)),
+        None => Ok(()),
+    }
+}
+
+fn check_chain(path: &Path, stopping: &Stopping) -> Result<Summary, Error> {
+    let first = open(path, stopping)?;
+    let others = (1..parallel::threads()).map(|_| open(path, stopping)).collect::<Result<_, _>>()?;
+    let mut broken = FirstBreak::default();
+    let chain = parallel::verify(&first, others, &mut broken)?;
+    match broken.0 {
+        Some(broken) => Err(Error::Unsound(broken.to_string())),
+        None => Ok(chain),
+    }
+}
+
+fn sync(path: &Path) -> Result<(), Error> {
+    let copy = fs::File::open(path).map_err(cannot("open the copy"))?;
+    copy.sync_all().map_err(cannot("sync the copy"))
+}
+
+/// Its size and its digest.
+fn measure(path: &Path, stopping: &Stopping) -> Result<(u64, Hash), Error> {
+    let mut file = fs::File::open(path).map_err(cannot("open the copy"))?;
+    let (mut digest, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; DIGEST_BYTES]);
+    loop {
+        let read = file.read(&mut buffer).map_err(cannot("read the copy"))?;
+        if read == 0 {
+            return Ok((bytes, Hash::from_bytes(digest.finalize().into())));
+        }
+        if stopping.is_set() {
+            return Err(Error::Stopping);
+        }
+        digest.update(&buffer[..read]);
+        bytes += read as u64;
+    }
+}
