@@ -1,13 +1,17 @@
 //! A load generator: keep-alive clients that authorize, at a rate or as fast as they can.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::Mutex;
+use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
 use serde_json::json;
+
+/// How often it is looked whether to stop.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What to send.
 #[derive(Clone, Copy)]
@@ -50,25 +54,34 @@ impl Measured {
 }
 
 impl Load<'_> {
-    /// Sends until `stop` is set. With a rate, latency counts from when a request was
-    /// due, so that a stalled server is not spared the requests it held up.
+    /// Sends until `stop` is set, from one thread: as many as there are clients would
+    /// take the processors from what is measured. With a rate, latency counts from when
+    /// a request was due, so that a stalled server is not spared the requests it held up.
     pub fn run_until(&self, stop: &AtomicBool) -> Measured {
-        let (begin, all, failed) = (Instant::now(), Mutex::new(Vec::new()), Mutex::new(0));
-        thread::scope(|scope| {
-            for client in 0..self.clients {
-                let (all, failed) = (&all, &failed);
-                scope.spawn(move || {
-                    let (own, own_failed) = self.client(client, begin, stop);
-                    all.lock().expect("lock").extend(own);
-                    *failed.lock().expect("lock") += own_failed;
-                });
+        let (begin, mut poll, mut events) =
+            (Instant::now(), Poll::new().expect("a poll"), Events::with_capacity(self.clients));
+        let request = self.request();
+        let mut clients: Vec<Client> =
+            (0..self.clients).map(|number| self.client(number, begin, &poll)).collect();
+        let mut measured = Measured { requests: Vec::new(), failed: 0, elapsed: Duration::ZERO };
+        while !stop.load(Ordering::Relaxed) {
+            let now = Instant::now();
+            let next = clients.iter_mut().filter_map(|client| client.send_if_due(now, &request)).min();
+            let wait = next.map_or(LOOK_EVERY, |due| due.saturating_duration_since(now).min(LOOK_EVERY));
+            poll.poll(&mut events, Some(wait)).expect("polled");
+            for event in &events {
+                let client = &mut clients[event.token().0];
+                let Some(status) = client.receive() else { continue };
+                measured.failed += usize::from(status != 200);
+                measured.requests.push((client.since - begin, client.since.elapsed()));
+                // A poll of all comes when some other is due; this one is due at once.
+                if self.rate.is_none() {
+                    client.send_if_due(Instant::now(), &request);
+                }
             }
-        });
-        Measured {
-            requests: all.into_inner().expect("lock"),
-            failed: failed.into_inner().expect("lock"),
-            elapsed: begin.elapsed(),
         }
+        measured.elapsed = begin.elapsed();
+        measured
     }
 
     pub fn run_for(&self, duration: Duration) -> Measured {
@@ -82,31 +95,15 @@ impl Load<'_> {
         })
     }
 
-    fn client(&self, number: usize, begin: Instant, stop: &AtomicBool) -> (Vec<(Duration, Duration)>, usize) {
-        let request = self.request();
-        let mut stream = TcpStream::connect(self.address).expect("connected");
+    fn client(&self, number: usize, begin: Instant, poll: &Poll) -> Client {
+        let stream = std::net::TcpStream::connect(self.address).expect("connected");
         stream.set_nodelay(true).expect("configured");
+        stream.set_nonblocking(true).expect("configured");
+        let mut stream = TcpStream::from_std(stream);
+        poll.registry().register(&mut stream, Token(number), Interest::READABLE).expect("registered");
         let interval = self.rate.map(|rate| Duration::from_secs_f64(self.clients as f64 / rate));
-        let mut due = interval.map(|interval| begin + interval.mul_f64(number as f64 / self.clients as f64));
-        let (mut done, mut failed, mut buffer) = (Vec::new(), 0, vec![0; 16 * 1024]);
-        while !stop.load(Ordering::Relaxed) {
-            let sent = match due {
-                Some(due) => {
-                    if let Some(wait) = due.checked_duration_since(Instant::now()) {
-                        thread::sleep(wait);
-                    }
-                    due
-                }
-                None => Instant::now(),
-            };
-            due = due.zip(interval).map(|(due, interval)| due + interval);
-            stream.write_all(&request).expect("sent");
-            if !is_ok(&mut stream, &mut buffer) {
-                failed += 1;
-            }
-            done.push((sent - begin, sent.elapsed()));
-        }
-        (done, failed)
+        let due = interval.map(|interval| begin + interval.mul_f64(number as f64 / self.clients as f64));
+        Client { stream, waiting: false, since: begin, due, interval, answer: Vec::new() }
     }
 
     fn request(&self) -> Vec<u8> {
@@ -128,19 +125,55 @@ impl Load<'_> {
     }
 }
 
-/// Reads one answer; whether it was a 200.
-fn is_ok(stream: &mut TcpStream, buffer: &mut [u8]) -> bool {
-    let mut filled = 0;
-    loop {
-        let read = stream.read(&mut buffer[filled..]).expect("an answer");
-        assert!(read > 0, "the connection was closed");
-        filled += read;
-        let Some(end) = buffer[..filled].windows(4).position(|four| four == b"\r\n\r\n") else { continue };
-        let head = String::from_utf8_lossy(&buffer[..end]);
+/// One keep-alive connection, with at most one request on its way.
+struct Client {
+    stream: TcpStream,
+    waiting: bool,
+    /// Since when its request waits: when it was sent, or was due.
+    since: Instant,
+    /// When the next one is due, if there is a rate.
+    due: Option<Instant>,
+    interval: Option<Duration>,
+    answer: Vec<u8>,
+}
+
+impl Client {
+    /// Sends the next request if it is time; when that will be, if it is not.
+    fn send_if_due(&mut self, now: Instant, request: &[u8]) -> Option<Instant> {
+        if self.waiting {
+            return None;
+        }
+        if let Some(due) = self.due.filter(|due| *due > now) {
+            return Some(due);
+        }
+        self.since = self.due.unwrap_or(now);
+        self.due = self.due.zip(self.interval).map(|(due, interval)| due + interval);
+        self.stream.write_all(request).expect("sent at once: it is small");
+        self.waiting = true;
+        None
+    }
+
+    /// Reads what is there; the status once the answer is whole.
+    fn receive(&mut self) -> Option<u16> {
+        let mut piece = [0; 4096];
+        loop {
+            match self.stream.read(&mut piece) {
+                Ok(0) => panic!("the connection was closed"),
+                Ok(count) => self.answer.extend_from_slice(&piece[..count]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let end = self.answer.windows(4).position(|four| four == b"\r\n\r\n")?;
+        let head = String::from_utf8_lossy(&self.answer[..end]);
         let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
         let length: usize = length.and_then(|length| length.parse().ok()).expect("a length");
-        if filled == end + 4 + length {
-            return head.starts_with("HTTP/1.1 200 ");
+        if self.answer.len() < end + 4 + length {
+            return None;
         }
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        self.answer.clear();
+        self.waiting = false;
+        Some(status)
     }
 }
