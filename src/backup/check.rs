@@ -1,7 +1,7 @@
 //! Whether a finished copy is good: opened as nobody's file, by itself.
 //!
-//! The checks run side by side, on threads that give way to everybody else: they cost
-//! as much time as the copy, and no answer may wait for them.
+//! The checks run side by side, on threads that rest while there is traffic: they cost as
+//! much time as the copy, and no answer may wait for them.
 
 use std::fs;
 use std::io::Read;
@@ -15,16 +15,12 @@ use sha2::{Digest, Sha256};
 use crate::domain::canon::Hash;
 use crate::evidence::{FirstBreak, Summary, database, parallel};
 use crate::store::error::Error as StoreError;
-use crate::store::{Stopping, connection, migrate};
+use crate::store::{Background, connection, migrate};
 
 use super::{Error, cannot};
 
 /// How much is read at a time for the digest.
-const DIGEST_BYTES: usize = 1 << 20;
-/// How far the checks step back, in the scheduler's steps of niceness: they get a tenth
-/// of what an answer gets, and all that is left.
-const NICENESS: i32 = 10;
-
+const DIGEST_BYTES: usize = 256 << 10;
 /// How long the steps of a backup took. The last three are the price of knowing that
 /// the copy is good; they run side by side.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -49,14 +45,14 @@ pub(super) struct Checked {
 }
 
 /// Syncs the copy, and checks its schema, every page, and the whole chain.
-pub(super) fn check(path: &Path, stopping: &Stopping) -> Result<Checked, Error> {
+pub(super) fn check(path: &Path, background: &Background) -> Result<Checked, Error> {
     sync(path)?;
     let schema_version =
-        migrate::check(&open(path, stopping)?).map_err(|refusal| Error::Unsound(refusal.to_string()))?;
+        migrate::check(&open(path, background)?).map_err(|refusal| Error::Unsound(refusal.to_string()))?;
     thread::scope(|scope| {
-        let pages = aside(scope, || check_pages(&open(path, stopping)?))?;
-        let digest = aside(scope, || measure(path, stopping))?;
-        let chain = aside(scope, || check_chain(path, stopping))?;
+        let pages = aside(scope, || check_pages(&open(path, background)?))?;
+        let digest = aside(scope, || measure(path, background))?;
+        let chain = aside(scope, || check_chain(path, background))?;
         let ((), pages) = ended(pages)?;
         let ((size_bytes, sha256), digest) = ended(digest)?;
         let (chain, chain_time) = ended(chain)?;
@@ -68,13 +64,12 @@ pub(super) fn check(path: &Path, stopping: &Stopping) -> Result<Checked, Error> 
 /// A check that runs, its result and how long it took.
 type Task<'scope, T> = ScopedJoinHandle<'scope, Result<(T, Duration), Error>>;
 
-/// Runs `task` on a thread that gives way, and measures it.
+/// Runs `task` on a thread of its own, and measures it.
 fn aside<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     task: impl FnOnce() -> Result<T, Error> + Send + 'scope,
 ) -> Result<Task<'scope, T>, Error> {
     let run = move || {
-        give_way();
         let started = Instant::now();
         task().map(|done| (done, started.elapsed()))
     };
@@ -88,16 +83,9 @@ fn ended<T>(task: Task<'_, T>) -> Result<(T, Duration), Error> {
     task.join().unwrap_or(Err(Error::Store(StoreError::Panicked)))
 }
 
-/// On Linux niceness is a thread's own, and what it starts inherits it.
-fn give_way() {
-    if let Err(error) = rustix::process::nice(NICENESS) {
-        log::debug!("the checks of a backup run like everything else: {error}");
-    }
-}
-
-fn open(path: &Path, stopping: &Stopping) -> Result<Connection, Error> {
+fn open(path: &Path, background: &Background) -> Result<Connection, Error> {
     let mut copy = connection::immutable(path).map_err(StoreError::cannot("open the copy"))?;
-    stopping.ends(&mut copy)?;
+    background.paces(&mut copy)?;
     Ok(copy)
 }
 
@@ -108,9 +96,9 @@ fn check_pages(copy: &Connection) -> Result<(), Error> {
     }
 }
 
-fn check_chain(path: &Path, stopping: &Stopping) -> Result<Summary, Error> {
-    let first = open(path, stopping)?;
-    let others = (1..parallel::threads()).map(|_| open(path, stopping)).collect::<Result<_, _>>()?;
+fn check_chain(path: &Path, background: &Background) -> Result<Summary, Error> {
+    let first = open(path, background)?;
+    let others = (1..parallel::threads()).map(|_| open(path, background)).collect::<Result<_, _>>()?;
     let mut broken = FirstBreak::default();
     let chain = parallel::verify(&first, others, &mut broken)?;
     match broken.0 {
@@ -125,15 +113,16 @@ fn sync(path: &Path) -> Result<(), Error> {
 }
 
 /// Its size and its digest.
-fn measure(path: &Path, stopping: &Stopping) -> Result<(u64, Hash), Error> {
+fn measure(path: &Path, background: &Background) -> Result<(u64, Hash), Error> {
     let mut file = fs::File::open(path).map_err(cannot("open the copy"))?;
     let (mut digest, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; DIGEST_BYTES]);
+    let mut turn = background.turn();
     loop {
         let read = file.read(&mut buffer).map_err(cannot("read the copy"))?;
         if read == 0 {
             return Ok((bytes, Hash::from_bytes(digest.finalize().into())));
         }
-        if stopping.is_set() {
+        if turn.is_over() {
             return Err(Error::Stopping);
         }
         digest.update(&buffer[..read]);

@@ -163,7 +163,7 @@ impl Backups {
         self.copy(store, &partial)?;
         let copy = copying.elapsed();
         let Checked { chain, schema_version, size_bytes, sha256, steps } =
-            check::check(partial.path(), store.stopping())?;
+            check::check(partial.path(), &store.background())?;
         let steps = Steps { copy, ..steps };
         files::publish(partial.path(), &path).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => Error::Taken,
@@ -188,7 +188,7 @@ impl Backups {
     fn copy(&self, store: &Store, partial: &Partial) -> Result<(), Error> {
         let mut source = store.snapshot()?;
         check_room(&source, &self.folder)?;
-        let pace = Pace::keep(&mut source, partial.path(), store.stopping())?;
+        let pace = Pace::keep(&mut source, partial.path(), store.background().stopping())?;
         let target = absolute(partial.path()).map_err(cannot("find the backup folder"))?;
         let copied = source.execute("VACUUM INTO ?1", [target]);
         if let Some(error) = pace.take_failure() {

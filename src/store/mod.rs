@@ -6,6 +6,7 @@
 
 pub mod agents;
 pub mod approvals;
+mod background;
 mod checkpoint;
 pub(crate) mod commit;
 pub(crate) mod connection;
@@ -38,6 +39,7 @@ use known::Known;
 use receipts::Head;
 use watch::Watch;
 
+pub use background::{Background, Turn};
 pub use commit::Tx;
 pub use error::{Error, Refusal};
 pub use snapshot::{Snapshot, Stopping};
@@ -149,9 +151,9 @@ impl Store {
         self.stopping.set();
     }
 
-    /// For long work that is not done on a snapshot.
-    pub fn stopping(&self) -> &Stopping {
-        &self.stopping
+    /// What long work that is not done on a snapshot goes by.
+    pub fn background(&self) -> Background {
+        Background::beside(&self.stopping, &self.watch)
     }
 
     /// The database file.

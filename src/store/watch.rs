@@ -88,6 +88,12 @@ impl Watch {
         (seen.wrote.elapsed(), seen.write_failure.clone())
     }
 
+    /// How long ago anybody was answered from the database.
+    pub(crate) fn last_use(&self) -> Duration {
+        let seen = unpoisoned(&self.seen);
+        seen.wrote.max(seen.read).elapsed()
+    }
+
     /// How long ago the reader last read.
     pub(crate) fn last_read(&self) -> Duration {
         unpoisoned(&self.seen).read.elapsed()

@@ -201,7 +201,7 @@ fn backup_under_load() {
     for rate in [150.0, 1500.0] {
         let stop = AtomicBool::new(false);
         let load = load(&gateway, &agent.token, 32, Some(rate), true);
-        let (run, from, to) = thread::scope(|scope| {
+        let (run, moments) = thread::scope(|scope| {
             let running = scope.spawn(|| load.run_until(&stop));
             let begin = Instant::now();
             pass(Duration::from_secs(10));
@@ -209,16 +209,27 @@ fn backup_under_load() {
             let name = json!({"filename": format!("at-{rate}.db")});
             let answer = gateway.operator("POST", "/v1/admin/backup", Some(&name));
             assert_eq!(answer.status, 200, "{answer:?}");
+            let copied =
+                from + Duration::from_millis(answer.body["steps_ms"]["copy"].as_u64().expect("a time"));
             let to = begin.elapsed();
             pass(Duration::from_secs(10));
             stop.store(true, Ordering::Relaxed);
-            (running.join().expect("the load"), from, to)
+            (running.join().expect("the load"), Moments { from, copied, to })
         });
-        report_backup(&home, rate, &run, from, to);
+        report_backup(&home, rate, &run, moments);
     }
 }
 
-fn report_backup(home: &Home, rate: f64, run: &Measured, from: Duration, to: Duration) {
+/// When a backup began, when it was copied, and when it was checked and answered.
+#[derive(Clone, Copy)]
+struct Moments {
+    from: Duration,
+    copied: Duration,
+    to: Duration,
+}
+
+fn report_backup(home: &Home, rate: f64, run: &Measured, moments: Moments) {
+    let Moments { from, copied, to } = moments;
     assert_eq!(run.failed, 0, "no request fails");
     let second = Duration::from_secs(1);
     let before = |share| run.percentile(share, second, from);
@@ -242,6 +253,12 @@ fn report_backup(home: &Home, rate: f64, run: &Measured, from: Duration, to: Dur
         "worst before / during / after",
         format!("{:.0} / {:.0} / {:.0} ms", before(1.0), during(1.0), after(1.0)),
     );
+    for (phase, from, to) in [("copy", from, copied), ("checks", copied, to)] {
+        line(
+            &format!("  {phase}: p99, worst"),
+            format!("{:.1}, {:.0} ms", run.percentile(0.99, from, to), run.percentile(1.0, from, to)),
+        );
+    }
     let log = fs::metadata(home.path("db/aegisagent.db-wal")).map_or(0, |log| log.len());
     line("write-ahead log afterwards", format!("{} MB", log >> 20));
 }
