@@ -6,8 +6,10 @@
 
 pub mod database;
 pub mod export;
+pub mod manifest;
 pub mod parallel;
 pub mod source;
+pub mod witness;
 
 use crate::domain::receipt::Break;
 

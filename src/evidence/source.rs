@@ -22,7 +22,7 @@ use crate::store::error::{Error, Refusal};
 use crate::store::guard::{self, Layout, Lock, LockState, LogPlan};
 use crate::store::{connection, files, migrate};
 
-use super::database::{self, Extent};
+use super::database;
 use super::{Observer, Summary, parallel};
 
 /// What a path holds.
@@ -41,6 +41,8 @@ pub struct Database {
     pub connection: Connection,
     /// What to tell whoever asked.
     pub note: Option<String>,
+    /// It is as `VACUUM INTO` wrote it, and no gateway has run on it since.
+    pub is_backup: bool,
     /// Keeps a gateway from starting meanwhile.
     _lock: Option<Lock>,
     _copy: Option<TemporaryFolder>,
@@ -97,14 +99,28 @@ pub fn open(path: &Path, policy: WalPolicy) -> Result<Source, SourceError> {
         return Ok(Source::Export(File::open(path).map_err(unreadable)?));
     }
     drop(file);
-    let mut database = open_database(path, policy)?;
+    let mut database = open_database(path, policy, Extent::Whole)?;
     let notes = [database.note.take(), check_schema(&database.connection)?];
     let notes: Vec<String> = notes.into_iter().flatten().collect();
     database.note = (!notes.is_empty()).then(|| notes.join("; "));
     Ok(Source::Database(Box::new(database)))
 }
 
-fn open_database(path: &Path, policy: WalPolicy) -> Result<Database, SourceError> {
+/// Opens a database of which a few rows are to be read.
+pub(crate) fn open_witness(path: &Path) -> Result<Database, SourceError> {
+    let database = open_database(path, WalPolicy::Judge, Extent::Part)?;
+    migrate::check(&database.connection).map_err(undecidable)?;
+    Ok(database)
+}
+
+/// How much of a database is going to be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Whole,
+    Part,
+}
+
+fn open_database(path: &Path, policy: WalPolicy, extent: Extent) -> Result<Database, SourceError> {
     let layout = Layout::of(path).map_err(undecidable)?;
     let unreadable =
         |error: io::Error| SourceError::Unreadable(format!("cannot lock {}: {error}", layout.lock.display()));
@@ -112,7 +128,15 @@ fn open_database(path: &Path, policy: WalPolicy) -> Result<Database, SourceError
         LockState::HeldByGateway => {
             let connection = connection::reader(&layout.database).map_err(cannot_open)?;
             let note = Some("a gateway is running on this database".to_owned());
-            return Ok(Database { connection, note, _lock: None, _copy: None, as_found: None, alone: None });
+            return Ok(Database {
+                connection,
+                note,
+                is_backup: false,
+                _lock: None,
+                _copy: None,
+                as_found: None,
+                alone: None,
+            });
         }
         LockState::Shared(lock) => Some(lock),
         LockState::Absent => None,
@@ -123,14 +147,26 @@ fn open_database(path: &Path, policy: WalPolicy) -> Result<Database, SourceError
     let ((connection, copy), alone) = match plan {
         LogPlan::Replay => (open_with_log(&layout)?, None),
         LogPlan::Nothing | LogPlan::SetAside => {
-            read_ahead(&layout.database);
+            if extent == Extent::Whole {
+                read_ahead(&layout.database);
+            }
             let connection = connection::immutable(&layout.database).map_err(cannot_open)?;
             ((connection, None), Some(layout.database.clone()))
         }
     };
     let note = (plan == LogPlan::SetAside)
         .then(|| format!("{} does not belong to the database and was not counted", layout.wal.display()));
-    Ok(Database { connection, note, _lock: lock, _copy: copy, as_found, alone })
+    let cannot_read = |error: io::Error| {
+        SourceError::Unreadable(format!("cannot read {}: {error}", layout.database.display()))
+    };
+    let is_backup = plan != LogPlan::Replay && is_rollback(&layout.database).map_err(cannot_read)?;
+    Ok(Database { connection, note, is_backup, _lock: lock, _copy: copy, as_found, alone })
+}
+
+fn is_rollback(path: &Path) -> io::Result<bool> {
+    let mut header = [0; guard::header::HEADER_BYTES];
+    File::open(path)?.read_exact(&mut header)?;
+    Ok(guard::header::DatabaseHeader::parse(&header).is_rollback())
 }
 
 fn plan(layout: &Layout, policy: WalPolicy) -> Result<LogPlan, SourceError> {
@@ -195,7 +231,7 @@ impl Database {
                 let others = (1..parallel::threads()).map(another).collect::<Result<_, _>>()?;
                 parallel::verify(&self.connection, others, observer)
             }
-            _ => database::verify(&self.connection, Extent::Whole, observer),
+            _ => database::verify(&self.connection, database::Extent::Whole, observer),
         }
     }
 

@@ -7,6 +7,7 @@
 pub mod agents;
 pub mod approvals;
 mod background;
+pub mod chain;
 mod checkpoint;
 pub(crate) mod commit;
 pub(crate) mod connection;
