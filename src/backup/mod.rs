@@ -10,7 +10,10 @@
 //! removes the partial file and its journal; what a kill leaves is swept at the
 //! next start. Nothing here ever opens or follows what already has a name.
 
+pub mod fetch;
+pub mod list;
 pub mod name;
+mod progress;
 
 use std::fmt;
 use std::fs;
@@ -29,7 +32,9 @@ use crate::store::error::{Error as StoreError, is_disk_full};
 use crate::store::{Stopping, Store, connection, files, migrate};
 use crate::sync::unpoisoned;
 
+use fetch::Fetching;
 use name::BackupName;
+use progress::{Running, Stage};
 
 /// Partial files: hidden, so that no backup can have such a name.
 const PARTIAL_PREFIX: &str = ".partial-";
@@ -46,7 +51,8 @@ const ROOM_LEFT_BYTES: u64 = 4 << 20;
 #[derive(Debug)]
 pub struct Backups {
     folder: PathBuf,
-    running: Mutex<Option<BackupName>>,
+    running: Mutex<Option<Running>>,
+    fetching: Fetching,
 }
 
 /// A finished backup.
@@ -161,13 +167,13 @@ impl Backups {
         if let Err(error) = files::create_private_folder(folder).and_then(|()| sweep(folder)) {
             log::error!("the backup folder {} cannot be used: {error}", folder.display());
         }
-        Backups { folder: folder.to_owned(), running: Mutex::default() }
+        Backups { folder: folder.to_owned(), running: Mutex::default(), fetching: Fetching::default() }
     }
 
     /// Writes a backup of `store` under `name`.
     pub fn write(&self, store: &Store, name: &BackupName) -> Result<Finished, Error> {
         let started = Instant::now();
-        let _turn = self.take_turn(name)?;
+        let turn = self.take_turn(name)?;
         files::create_private_folder(&self.folder).map_err(cannot("create the backup folder"))?;
         let path = self.folder.join(name.as_str());
         if is_taken(&path).map_err(cannot("look at the backup's name"))? {
@@ -175,8 +181,9 @@ impl Backups {
         }
         let partial = Partial::create(&self.folder)?;
         let mut steps = Steps::default();
-        timed(&mut steps.copy, || self.copy(store, &partial))?;
-        let (chain, schema_version) = check(partial.path(), store.stopping(), &mut steps)?;
+        timed(&mut steps.copy, || self.copy(store, &partial, &turn))?;
+        let (chain, schema_version) = check(partial.path(), store.stopping(), &mut steps, &turn)?;
+        turn.reach(Stage::Sealing);
         let (size_bytes, sha256) = timed(&mut steps.digest, || seal(partial.path(), store.stopping()))?;
         files::publish(partial.path(), &path).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => Error::Taken,
@@ -190,17 +197,18 @@ impl Backups {
         let mut running = unpoisoned(&self.running);
         match running.as_ref() {
             // Of several at once on one name, all but the first find it taken.
-            Some(other) if other == name => return Err(Error::Taken),
+            Some(other) if other.name == *name => return Err(Error::Taken),
             Some(_) => return Err(Error::Busy),
-            None => *running = Some(name.clone()),
+            None => *running = Some(Running::begin(name)),
         }
         Ok(Turn(self))
     }
 
     /// `VACUUM INTO` the partial file, which is empty and private already.
-    fn copy(&self, store: &Store, partial: &Partial) -> Result<(), Error> {
+    fn copy(&self, store: &Store, partial: &Partial, turn: &Turn<'_>) -> Result<(), Error> {
         let mut source = store.snapshot()?;
-        check_room(&source, &self.folder)?;
+        let bytes = check_room(&source, &self.folder)?;
+        turn.copy_to(partial.path(), bytes);
         let pace = Pace::keep(&mut source, partial.path(), store.stopping())?;
         let target = absolute(partial.path()).map_err(cannot("find the backup folder"))?;
         let copied = source.execute("VACUUM INTO ?1", [target]);
@@ -214,6 +222,20 @@ impl Backups {
 
 /// The right to be the running backup, until it is dropped.
 struct Turn<'a>(&'a Backups);
+
+impl Turn<'_> {
+    fn copy_to(&self, partial: &Path, bytes_expected: u64) {
+        if let Some(running) = unpoisoned(&self.0.running).as_mut() {
+            running.copy_to(partial, bytes_expected);
+        }
+    }
+
+    fn reach(&self, stage: Stage) {
+        if let Some(running) = unpoisoned(&self.0.running).as_mut() {
+            running.stage = stage;
+        }
+    }
+}
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
@@ -312,8 +334,8 @@ fn sync_if_grown(copy: &fs::File, synced: &mut u64) -> io::Result<()> {
 }
 
 /// A full disk would also stop the live database's commits until the partial file
-/// is gone, so it is better not to begin.
-fn check_room(source: &Connection, folder: &Path) -> Result<(), Error> {
+/// is gone, so it is better not to begin. Returns how large the copy may become.
+fn check_room(source: &Connection, folder: &Path) -> Result<u64, Error> {
     let pragma = |name| source.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let needed = || -> rusqlite::Result<i64> {
         let used = pragma("page_count")?.saturating_sub(pragma("freelist_count")?);
@@ -324,7 +346,7 @@ fn check_room(source: &Connection, folder: &Path) -> Result<(), Error> {
     if free < needed.saturating_add(ROOM_LEFT_BYTES) {
         return Err(Error::DiskFull(format!("{needed} bytes are needed and {free} are free")));
     }
-    Ok(())
+    Ok(needed)
 }
 
 fn timed<T>(duration: &mut Duration, step: impl FnOnce() -> T) -> T {
@@ -335,14 +357,21 @@ fn timed<T>(duration: &mut Duration, step: impl FnOnce() -> T) -> T {
 }
 
 /// The copy by itself: every page, the schema, and the whole chain.
-fn check(path: &Path, stopping: &Stopping, steps: &mut Steps) -> Result<(Summary, u32), Error> {
+fn check(
+    path: &Path,
+    stopping: &Stopping,
+    steps: &mut Steps,
+    turn: &Turn<'_>,
+) -> Result<(Summary, u32), Error> {
     let mut copy = connection::immutable(path).map_err(StoreError::cannot("open the copy"))?;
     stopping.ends(&mut copy)?;
     let schema_version = migrate::check(&copy).map_err(|refusal| Error::Unsound(refusal.to_string()))?;
+    turn.reach(Stage::CheckingPages);
     let problems = timed(&mut steps.pages, || database::check_integrity(&copy))?;
     if let Some(problem) = problems.first() {
         return Err(Error::Unsound(problem.clone()));
     }
+    turn.reach(Stage::CheckingChain);
     let mut first = FirstBreak::default();
     let chain = timed(&mut steps.chain, || database::verify(&copy, Extent::Whole, &mut first))?;
     match first.0 {

@@ -1,0 +1,102 @@
+//! How far the running backup is, for whoever looks at the list meanwhile.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::clock::{Clock, SystemClock};
+use crate::domain::time::Timestamp;
+use crate::sync::unpoisoned;
+
+use super::Backups;
+use super::list::Listed;
+use super::name::BackupName;
+
+/// The backup that is being taken.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) name: BackupName,
+    pub(super) stage: Stage,
+    started_at: Timestamp,
+    /// Where it is copied to, and how large the copy may become.
+    copy: Option<(PathBuf, u64)>,
+}
+
+/// What it is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    Copying,
+    CheckingPages,
+    CheckingChain,
+    Sealing,
+}
+
+impl Stage {
+    /// How much of the whole is behind it when it begins and when it ends, as measured on
+    /// a large database.
+    fn share(self) -> (f64, f64) {
+        match self {
+            Stage::Copying => (0.0, 0.4),
+            Stage::CheckingPages => (0.4, 0.65),
+            Stage::CheckingChain => (0.65, 0.95),
+            Stage::Sealing => (0.95, 1.0),
+        }
+    }
+}
+
+impl Running {
+    pub(super) fn begin(name: &BackupName) -> Self {
+        Running { name: name.clone(), stage: Stage::Copying, started_at: SystemClock.now(), copy: None }
+    }
+
+    pub(super) fn copy_to(&mut self, partial: &Path, bytes_expected: u64) {
+        self.copy = Some((partial.to_owned(), bytes_expected));
+    }
+
+    fn listed(&self) -> Listed {
+        // The copy may just have been given its name, or taken away.
+        let size = |path: &Path| fs::symlink_metadata(path).map_or(0, |metadata| metadata.len());
+        let (bytes, expected) = self.copy.as_ref().map_or((0, 0), |(path, expected)| (size(path), *expected));
+        Listed {
+            name: self.name.as_str().to_owned(),
+            bytes,
+            created_at: self.started_at,
+            head: None,
+            verified: false,
+            manifest: None,
+            progress: Some(progress(self.stage, bytes, expected)),
+        }
+    }
+}
+
+fn progress(stage: Stage, bytes: u64, expected: u64) -> f64 {
+    let (from, to) = stage.share();
+    if stage != Stage::Copying || expected == 0 {
+        return from;
+    }
+    from + (to - from) * (bytes as f64 / expected as f64).min(1.0)
+}
+
+impl Backups {
+    pub(super) fn running_now(&self) -> Option<Listed> {
+        unpoisoned(&self.running).as_ref().map(Running::listed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_grows_with_the_copy_and_with_each_stage() {
+        let course = [
+            progress(Stage::Copying, 0, 0),
+            progress(Stage::Copying, 50, 100),
+            progress(Stage::Copying, 100, 100),
+            progress(Stage::CheckingChain, 100, 100),
+            progress(Stage::Sealing, 100, 100),
+        ];
+        assert!(course.is_sorted_by(|a, b| a < b), "{course:?}");
+        assert_eq!(progress(Stage::Copying, 300, 100), progress(Stage::Copying, 100, 100));
+        assert!(course.iter().all(|part| (0.0..1.0).contains(part)), "{course:?}");
+    }
+}
