@@ -34,7 +34,7 @@ use crate::sync::unpoisoned;
 
 use fetch::Fetching;
 use name::BackupName;
-use progress::{Running, Stage};
+use progress::{Running, Stage, Turn};
 
 /// Partial files: hidden, so that no backup can have such a name.
 const PARTIAL_PREFIX: &str = ".partial-";
@@ -193,17 +193,6 @@ impl Backups {
         Ok(Finished { path, size_bytes, sha256, duration: started.elapsed(), steps, chain, schema_version })
     }
 
-    fn take_turn(&self, name: &BackupName) -> Result<Turn<'_>, Error> {
-        let mut running = unpoisoned(&self.running);
-        match running.as_ref() {
-            // Of several at once on one name, all but the first find it taken.
-            Some(other) if other.name == *name => return Err(Error::Taken),
-            Some(_) => return Err(Error::Busy),
-            None => *running = Some(Running::begin(name)),
-        }
-        Ok(Turn(self))
-    }
-
     /// `VACUUM INTO` the partial file, which is empty and private already.
     fn copy(&self, store: &Store, partial: &Partial, turn: &Turn<'_>) -> Result<(), Error> {
         let mut source = store.snapshot()?;
@@ -217,29 +206,6 @@ impl Backups {
         }
         copied.map_err(StoreError::cannot("copy the database"))?;
         Ok(())
-    }
-}
-
-/// The right to be the running backup, until it is dropped.
-struct Turn<'a>(&'a Backups);
-
-impl Turn<'_> {
-    fn copy_to(&self, partial: &Path, bytes_expected: u64) {
-        if let Some(running) = unpoisoned(&self.0.running).as_mut() {
-            running.copy_to(partial, bytes_expected);
-        }
-    }
-
-    fn reach(&self, stage: Stage) {
-        if let Some(running) = unpoisoned(&self.0.running).as_mut() {
-            running.stage = stage;
-        }
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        *unpoisoned(&self.0.running) = None;
     }
 }
 

@@ -1,4 +1,4 @@
-//! How far the running backup is, for whoever looks at the list meanwhile.
+//! The one backup that runs, and how far it is for whoever looks at the list meanwhile.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,9 +7,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::domain::time::Timestamp;
 use crate::sync::unpoisoned;
 
-use super::Backups;
 use super::list::Listed;
 use super::name::BackupName;
+use super::{Backups, Error};
 
 /// The backup that is being taken.
 #[derive(Debug)]
@@ -76,7 +76,41 @@ fn progress(stage: Stage, bytes: u64, expected: u64) -> f64 {
     from + (to - from) * (bytes as f64 / expected as f64).min(1.0)
 }
 
+/// The right to be the running backup, until it is dropped.
+pub(super) struct Turn<'a>(&'a Backups);
+
+impl Turn<'_> {
+    pub(super) fn copy_to(&self, partial: &Path, bytes_expected: u64) {
+        if let Some(running) = unpoisoned(&self.0.running).as_mut() {
+            running.copy_to(partial, bytes_expected);
+        }
+    }
+
+    pub(super) fn reach(&self, stage: Stage) {
+        if let Some(running) = unpoisoned(&self.0.running).as_mut() {
+            running.stage = stage;
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *unpoisoned(&self.0.running) = None;
+    }
+}
+
 impl Backups {
+    pub(super) fn take_turn(&self, name: &BackupName) -> Result<Turn<'_>, Error> {
+        let mut running = unpoisoned(&self.running);
+        match running.as_ref() {
+            // Of several at once on one name, all but the first find it taken.
+            Some(other) if other.name == *name => return Err(Error::Taken),
+            Some(_) => return Err(Error::Busy),
+            None => *running = Some(Running::begin(name)),
+        }
+        Ok(Turn(self))
+    }
+
     pub(super) fn running_now(&self) -> Option<Listed> {
         unpoisoned(&self.running).as_ref().map(Running::listed)
     }

@@ -4,7 +4,9 @@
 
 mod support;
 
+mod audit;
 mod backup;
+mod backup_list;
 mod bench;
 mod contract;
 mod crash;
@@ -12,6 +14,7 @@ mod evidence;
 mod gate;
 mod guard;
 mod load;
+mod operators;
 mod process;
 mod runbook;
 mod scale;
