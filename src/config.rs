@@ -166,6 +166,10 @@ pub fn check_token(token: &str) -> Result<(), String> {
     if token.starts_with(crate::domain::agent::TOKEN_PREFIX) {
         return Err("a token that does not look like an agent's".to_owned());
     }
+    // Configured by mistake, a token of a small scope would become the one that may do all.
+    if token.starts_with(crate::domain::operator::TOKEN_PREFIX) {
+        return Err("a token that the gateway did not make".to_owned());
+    }
     Ok(())
 }
 
@@ -304,7 +308,9 @@ mod tests {
 
     #[test]
     fn a_bad_token_is_refused_and_never_shown() {
-        for token in ["short", "has a space in the middle", "agent_tok_0123456789abcdef"] {
+        for token in
+            ["short", "has a space in the middle", "agent_tok_0123456789abcdef", "aegis_op_0123456789abcdef"]
+        {
             let line = read(&[("AEGIS_ADMIN_TOKEN", token)]).expect_err(token).to_string();
             assert!(line.starts_with("AEGIS_ADMIN_TOKEN="), "{line}");
             assert!(!line.contains(token), "{line}");

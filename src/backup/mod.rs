@@ -9,15 +9,20 @@
 //! # Invariant
 //! A file under its final name is whole, verified and synced. Whatever fails before
 //! removes the partial files and their journal; what a kill leaves is swept at the
-//! next start, but for a manifest that had its name already. Nothing here ever opens or follows what already has a name.
+//! next start, but for a manifest that had its name already. Nothing here ever opens or
+//! follows what already has a name.
 
 mod check;
+pub mod fetch;
+pub mod list;
 pub mod manifest;
 pub mod name;
+mod progress;
 
 use std::fmt;
 use std::fs;
 use std::io;
+use std::ops::DerefMut;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -28,13 +33,15 @@ use crate::clock::Clock;
 use crate::domain::canon::Hash;
 use crate::evidence::Summary;
 use crate::store::error::{Error as StoreError, is_disk_full};
-use crate::store::{Stopping, Store, files};
+use crate::store::{Background, Stopping, Store, files};
 use crate::sync::unpoisoned;
 
 use check::Checked;
 pub use check::Steps;
+use fetch::Fetching;
 use manifest::{Beside, Copied, DIGEST_SUFFIX, SUFFIX};
 use name::BackupName;
+use progress::{Running, Stage, Turn};
 
 /// Partial files: hidden, so that no backup can have such a name.
 const PARTIAL_PREFIX: &str = ".partial-";
@@ -49,7 +56,8 @@ const ROOM_LEFT_BYTES: u64 = 4 << 20;
 #[derive(Debug)]
 pub struct Backups {
     folder: PathBuf,
-    running: Mutex<Option<BackupName>>,
+    running: Mutex<Option<Running>>,
+    fetching: Fetching,
 }
 
 /// A finished backup.
@@ -156,13 +164,24 @@ impl Backups {
         if let Err(error) = files::create_private_folder(folder).and_then(|()| sweep(folder)) {
             log::error!("the backup folder {} cannot be used: {error}", folder.display());
         }
-        Backups { folder: folder.to_owned(), running: Mutex::default() }
+        Backups { folder: folder.to_owned(), running: Mutex::default(), fetching: Fetching::default() }
     }
 
     /// Writes a backup of `store` under `name`.
     pub fn write(&self, store: &Store, clock: &dyn Clock, name: &BackupName) -> Result<Finished, Error> {
+        self.write_from(|| store.snapshot(), &store.background(), clock, name)
+    }
+
+    /// The same of whatever database `source` shows.
+    pub fn write_from<S: DerefMut<Target = Connection>>(
+        &self,
+        source: impl FnOnce() -> Result<S, StoreError>,
+        background: &Background,
+        clock: &dyn Clock,
+        name: &BackupName,
+    ) -> Result<Finished, Error> {
         let started = Instant::now();
-        let _turn = self.take_turn(name)?;
+        let turn = self.take_turn(name)?;
         files::create_private_folder(&self.folder).map_err(cannot("create the backup folder"))?;
         let path = self.folder.join(name.as_str());
         if is_taken(&path).map_err(cannot("look at the backup's name"))? {
@@ -170,11 +189,12 @@ impl Backups {
         }
         let partial = Partial::create(&self.folder)?;
         let copying = Instant::now();
-        self.copy(store, &partial)?;
+        self.copy(&mut *source()?, background, &partial, &turn)?;
         let copy = copying.elapsed();
-        let background = store.background();
+        turn.reach(Stage::Checking);
         let Checked { chain, schema_version, size_bytes, sha256, steps } =
-            check::check(partial.path(), &background)?;
+            check::check(partial.path(), background)?;
+        turn.reach(Stage::Naming);
         let steps = Steps { copy, ..steps };
         let copied = Copied { name, bytes: size_bytes, sha256, chain: &chain, schema_version, steps };
         let described =
@@ -197,22 +217,17 @@ impl Backups {
         })
     }
 
-    fn take_turn(&self, name: &BackupName) -> Result<Turn<'_>, Error> {
-        let mut running = unpoisoned(&self.running);
-        match running.as_ref() {
-            // Of several at once on one name, all but the first find it taken.
-            Some(other) if other == name => return Err(Error::Taken),
-            Some(_) => return Err(Error::Busy),
-            None => *running = Some(name.clone()),
-        }
-        Ok(Turn(self))
-    }
-
     /// `VACUUM INTO` the partial file, which is empty and private already.
-    fn copy(&self, store: &Store, partial: &Partial) -> Result<(), Error> {
-        let mut source = store.snapshot()?;
-        check_room(&source, &self.folder)?;
-        let pace = Pace::keep(&mut source, partial.path(), store.background().stopping())?;
+    fn copy(
+        &self,
+        source: &mut Connection,
+        background: &Background,
+        partial: &Partial,
+        turn: &Turn<'_>,
+    ) -> Result<(), Error> {
+        let bytes = check_room(source, &self.folder)?;
+        turn.copy_to(partial.path(), bytes);
+        let pace = Pace::keep(source, partial.path(), background.stopping())?;
         let target = absolute(partial.path()).map_err(cannot("find the backup folder"))?;
         let copied = source.execute("VACUUM INTO ?1", [target]);
         if let Some(error) = pace.take_failure() {
@@ -220,15 +235,6 @@ impl Backups {
         }
         copied.map_err(StoreError::cannot("copy the database"))?;
         Ok(())
-    }
-}
-
-/// The right to be the running backup, until it is dropped.
-struct Turn<'a>(&'a Backups);
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        *unpoisoned(&self.0.running) = None;
     }
 }
 
@@ -331,8 +337,8 @@ fn sync_if_grown(copy: &fs::File, synced: &mut u64) -> io::Result<()> {
 }
 
 /// A full disk would also stop the live database's commits until the partial file
-/// is gone, so it is better not to begin.
-fn check_room(source: &Connection, folder: &Path) -> Result<(), Error> {
+/// is gone, so it is better not to begin. Returns how large the copy may become.
+fn check_room(source: &Connection, folder: &Path) -> Result<u64, Error> {
     let pragma = |name| source.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let needed = || -> rusqlite::Result<i64> {
         let used = pragma("page_count")?.saturating_sub(pragma("freelist_count")?);
@@ -343,7 +349,7 @@ fn check_room(source: &Connection, folder: &Path) -> Result<(), Error> {
     if free < needed.saturating_add(ROOM_LEFT_BYTES) {
         return Err(Error::DiskFull(format!("{needed} bytes are needed and {free} are free")));
     }
-    Ok(())
+    Ok(needed)
 }
 
 /// Removes the partial files of a gateway that was killed; what another gateway that

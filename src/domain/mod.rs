@@ -6,11 +6,13 @@
 pub mod action;
 pub mod agent;
 pub mod approval;
+pub mod audit;
 pub mod canon;
 pub mod decision;
 pub mod decode;
 pub mod identifier;
 pub mod json;
+pub mod operator;
 pub mod policy;
 pub mod receipt;
 pub mod record;

@@ -40,7 +40,7 @@ struct RegisteredBody<'a> {
 /// `POST /v1/agents/register`
 pub(crate) fn register(call: &Call<'_>) -> Result<Response, Error> {
     let body: RegisterBody = typed(call.request)?;
-    let registered = agents::register(call.gateway, registration(call, body)?)?;
+    let registered = agents::register(call.gateway, call.actor()?, registration(call, body)?)?;
     let body = RegisteredBody {
         id: &registered.id,
         agent_key: &registered.agent_key,

@@ -1,43 +1,56 @@
 //! Who calls: a bearer token becomes a caller.
 
-use crate::domain::agent::TOKEN_PREFIX;
 use crate::domain::canon::Hash;
-use crate::service::agents;
-use crate::service::{Error, Gateway};
+use crate::domain::{agent, operator};
+use crate::service::operators::{self, Actor};
+use crate::service::{Error, Gateway, agents};
 
 use super::message::Request;
 use super::router::Access;
 
 /// Who calls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
     /// Nobody in particular, where that is enough.
     Anyone,
-    /// The operator.
-    Operator,
+    /// An operator.
+    Operator(Actor),
     /// The agent whose token hashes to this.
     Agent(Hash),
 }
 
-/// Lets the right caller through, before the body is looked at.
+/// Who calls, by a token that is live; where none is asked for, none is looked at.
 pub(crate) fn authenticate(gateway: &Gateway, request: &Request, access: Access) -> Result<Caller, Error> {
     if access == Access::Anyone {
         return Ok(Caller::Anyone);
     }
     let token = request.bearer.as_deref().ok_or(Error::Unauthorized)?;
     let hash = Hash::of(token.as_bytes());
-    let caller = if hash.equals_in_constant_time(&gateway.operator) {
-        Caller::Operator
-    } else if token.starts_with(TOKEN_PREFIX) && agents::find_by_token(gateway, hash)?.is_some() {
-        Caller::Agent(hash)
-    } else {
-        return Err(Error::Unauthorized);
-    };
+    if hash.equals_in_constant_time(&gateway.operator) {
+        return Ok(Caller::Operator(Actor::configured()));
+    }
+    if token.starts_with(operator::TOKEN_PREFIX) {
+        let actor = operators::authenticate(gateway, hash)?;
+        return actor.map(Caller::Operator).ok_or(Error::Unauthorized);
+    }
+    if token.starts_with(agent::TOKEN_PREFIX) && agents::find_by_token(gateway, hash)?.is_some() {
+        return Ok(Caller::Agent(hash));
+    }
+    Err(Error::Unauthorized)
+}
+
+/// Lets through who may use the route, and nobody else.
+pub(crate) fn authorize(caller: &Caller, access: Access) -> Result<(), Error> {
     match (access, caller) {
-        (Access::Operator, Caller::Operator) | (Access::Agent, Caller::Agent(_)) => Ok(caller),
-        (Access::Operator, _) => Err(Error::Forbidden("this needs the operator's token".to_owned())),
-        (Access::Agent, _) => Err(Error::Forbidden("this needs an agent's token".to_owned())),
-        (Access::Anyone, _) => Ok(Caller::Anyone),
+        (Access::Anyone, _) | (Access::Agent, Caller::Agent(_)) => Ok(()),
+        (Access::Operator(permission), Caller::Operator(actor)) => actor.require(permission),
+        (Access::Operator(permission), Caller::Agent(_) | Caller::Anyone) => {
+            let scopes = permission.scopes_in_words();
+            Err(Error::Forbidden(format!("this needs an operator's token of scope {scopes}")))
+        }
+        (Access::Agent, Caller::Operator(_) | Caller::Anyone) => {
+            Err(Error::Forbidden("this needs an agent's token".to_owned()))
+        }
     }
 }
 

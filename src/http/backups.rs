@@ -1,14 +1,25 @@
-//! `POST /v1/admin/backup`
+//! `POST /v1/admin/backup` and `/v1/admin/backups`
 
+use std::io::Read;
+use std::thread;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::backup::fetch::Opened;
+use crate::backup::list::{Kind, Listed};
+use crate::domain::time::Timestamp;
 use crate::service::{Error, backups};
 
 use super::body::typed;
-use super::message::Response;
+use super::digest::repr_digest;
+use super::error;
+use super::message::{Reply, Response, Stream};
+use super::query::Query;
 use super::router::Call;
+
+/// What is not larger is read at once, and so sent whole or refused.
+const HELD_BYTES_MAX: u64 = 1 << 20;
 
 #[derive(Deserialize)]
 struct BackupBody {
@@ -46,7 +57,7 @@ fn millis(duration: Duration) -> u64 {
 /// Writes a backup and answers when it is whole, checked and synced.
 pub(crate) fn create(call: &Call<'_>) -> Result<Response, Error> {
     let body: BackupBody = typed(call.request)?;
-    let finished = backups::create(call.gateway, &body.filename)?;
+    let finished = backups::create(call.gateway, call.actor()?, &body.filename)?;
     let (path, manifest) = (finished.path.to_string_lossy(), finished.manifest.to_string_lossy());
     Ok(Response::of(
         200,
@@ -70,4 +81,109 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Response, Error> {
             manifest: &manifest,
         },
     ))
+}
+
+#[derive(Serialize)]
+struct ListedBody<'a> {
+    name: &'a str,
+    bytes: u64,
+    created_at: Timestamp,
+    head: Option<HeadBody<'a>>,
+    verified: bool,
+    manifest: Option<&'a str>,
+    running: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    progress: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct HeadBody<'a> {
+    seq: i64,
+    receipt_hash: &'a str,
+}
+
+fn shown(listed: &Listed) -> ListedBody<'_> {
+    let head = listed.head.as_ref();
+    ListedBody {
+        name: &listed.name,
+        bytes: listed.bytes,
+        created_at: listed.created_at,
+        head: head.map(|head| HeadBody { seq: head.seq, receipt_hash: &head.receipt_hash }),
+        verified: listed.verified,
+        manifest: listed.manifest.as_deref(),
+        running: listed.progress.is_some(),
+        progress: listed.progress,
+    }
+}
+
+/// `GET /v1/admin/backups`
+pub(crate) fn list(call: &Call<'_>) -> Result<Response, Error> {
+    let listed = backups::list(call.gateway, Query::parse(&call.request.query)?.page()?)?;
+    Ok(Response::of(200, &listed.iter().map(shown).collect::<Vec<_>>()))
+}
+
+/// `GET /v1/admin/backups/{id}`: a large file leaves on a thread of its own, so that no
+/// worker waits for its reader.
+pub(crate) fn fetch(call: &Call<'_>, reply: Reply) {
+    let response = backups::fetch(call.gateway, &call.id).and_then(|opened| fetched(&call.id, opened));
+    let response = response.unwrap_or_else(|error| error::response(&error));
+    if response.stream.is_none() || call.request.method == "HEAD" {
+        return reply.send(response);
+    }
+    // Where there is no thread to be had, the reply is dropped, and so answers 500.
+    if let Err(error) = thread::Builder::new().name("fetch".to_owned()).spawn(|| reply.send(response)) {
+        log::error!("cannot start a thread to send a backup: {error}");
+    }
+}
+
+fn fetched(name: &str, opened: Opened) -> Result<Response, Error> {
+    let Opened { kind, bytes, sha256, mut content } = opened;
+    let response = if bytes <= HELD_BYTES_MAX {
+        let mut body = Vec::new();
+        content
+            .read_to_end(&mut body)
+            .map_err(|error| Error::Busy(format!("the backup cannot be read now: {error}")))?;
+        Response::json(200, body)
+    } else {
+        Response::streamed(200, Stream { bytes, reader: Box::new(content) })
+    };
+    let content_type = match kind {
+        Kind::Backup => "application/vnd.sqlite3",
+        Kind::Manifest => "application/json",
+        Kind::Digest => "text/plain; charset=utf-8",
+    };
+    let response = response.with("Content-Type", content_type).with("Content-Disposition", attachment(name));
+    Ok(match sha256 {
+        Some(sha256) => {
+            response.with("Repr-Digest", repr_digest(&sha256)).with("X-Content-SHA256", sha256.to_string())
+        }
+        None => response,
+    })
+}
+
+/// The name twice (RFC 6266): for old clients without what they could misread, and
+/// percent-encoded (RFC 8187) as it is.
+fn attachment(name: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+    let simple: String = name.chars().map(|c| if plain(c) { c } else { '_' }).collect();
+    let encode = |byte: u8| match char::from(byte) {
+        c if plain(c) => c.to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    let encoded: String = name.bytes().map(encode).collect();
+    format!("attachment; filename=\"{simple}\"; filename*=UTF-8''{encoded}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stands_in_a_header_as_ascii() {
+        assert_eq!(attachment("a-1.db"), "attachment; filename=\"a-1.db\"; filename*=UTF-8''a-1.db");
+        assert_eq!(
+            attachment("K\u{f6}ln \"1\";.db"),
+            "attachment; filename=\"K_ln__1__.db\"; filename*=UTF-8''K%C3%B6ln%20%221%22%3B.db"
+        );
+    }
 }

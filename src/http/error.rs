@@ -30,6 +30,7 @@ pub fn response(error: &Error) -> Response {
         Error::Store(StoreError::Panicked) => internal(error, "the request failed inside the gateway"),
         Error::Store(_) => unavailable(error, "the database failed", "database"),
         Error::Backup(_) => internal(error, "the backup failed and left nothing behind; the log says why"),
+        Error::BackupFolder(_) => internal(error, "the backup folder cannot be read; the log says why"),
         Error::Entropy(_) => internal(error, "the system gave no randomness"),
     }
 }

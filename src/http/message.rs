@@ -1,5 +1,6 @@
 //! A request and a response as plain values, without a socket.
 
+use std::io::Read;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -29,51 +30,87 @@ pub struct Request {
 
 /// The way back to the client: one response, sent from whichever thread has it.
 /// Dropped unsent, as by a panic, it answers 500.
-pub struct Reply(Option<Box<dyn FnOnce(Response) + Send>>);
+pub struct Reply {
+    send: Option<Box<SendOnce>>,
+    by: Option<String>,
+}
+
+/// Takes the response, and the name of the operator whose request it answers.
+type SendOnce = dyn FnOnce(Response, Option<&str>) + Send;
 
 impl Reply {
     /// A reply that `send` carries to the client.
-    pub fn new(send: impl FnOnce(Response) + Send + 'static) -> Self {
-        Reply(Some(Box::new(send)))
+    pub fn new(send: impl FnOnce(Response, Option<&str>) + Send + 'static) -> Self {
+        Reply { send: Some(Box::new(send)), by: None }
+    }
+
+    /// Notes whose request it is, for the log.
+    pub fn set_operator(&mut self, name: &str) {
+        self.by = Some(name.to_owned());
     }
 
     /// Answers.
     pub fn send(mut self, response: Response) {
-        if let Some(send) = self.0.take() {
-            send(response);
+        self.send_once(response);
+    }
+
+    fn send_once(&mut self, response: Response) {
+        if let Some(send) = self.send.take() {
+            send(response, self.by.as_deref());
         }
     }
 }
 
 impl Drop for Reply {
     fn drop(&mut self) {
-        if let Some(send) = self.0.take() {
-            send(error::failure(500, "the request failed inside the gateway"));
+        if self.send.is_some() {
+            self.send_once(error::failure(500, "the request failed inside the gateway"));
         }
     }
 }
 
 impl std::fmt::Debug for Reply {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Reply").field(&self.0.is_some()).finish()
+        f.debug_struct("Reply").field("is_open", &self.send.is_some()).field("by", &self.by).finish()
     }
 }
 
 /// A response.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Response {
     /// Status code.
     pub status: u16,
     /// The body, JSON.
     pub body: Vec<u8>,
+    /// What is sent in the body's stead, too large to be held.
+    pub stream: Option<Stream>,
     /// Headers beside the type and the length.
     pub headers: Vec<(&'static str, String)>,
 }
 
+/// A body that is read while it is sent.
+pub struct Stream {
+    /// Its length. The reader has exactly so many bytes, or fails.
+    pub bytes: u64,
+    /// Its bytes.
+    pub reader: Box<dyn Read + Send>,
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
 impl Response {
+    /// A body that is read while it is sent.
+    pub fn streamed(status: u16, stream: Stream) -> Self {
+        Response { status, body: Vec::new(), stream: Some(stream), headers: Vec::new() }
+    }
+
     /// A JSON text that is made already.
     pub fn json(status: u16, body: Vec<u8>) -> Self {
-        Response { status, body, headers: Vec::new() }
+        Response { status, body, stream: None, headers: Vec::new() }
     }
 
     /// A value as JSON.

@@ -5,15 +5,18 @@
 //! status. Only [`server`] names `tiny_http`.
 
 mod agents;
+mod audit;
 pub mod auth;
 mod authorize;
 mod backups;
 mod body;
 mod decisions;
+mod digest;
 pub mod error;
 pub mod gate;
 mod health;
 pub mod message;
+mod operators;
 mod query;
 mod receipts;
 pub mod router;

@@ -66,10 +66,15 @@ impl Query {
 
     /// `limit` and `offset` as the contract clamps them.
     pub(crate) fn page(&self) -> Result<Page, Error> {
+        self.page_of(Page::LIMIT_DEFAULT)
+    }
+
+    /// The same where another number of entries is the default.
+    pub(crate) fn page_of(&self, default: u32) -> Result<Page, Error> {
         let number = |name| Ok::<_, Error>(self.get(name)?.map(str::parse::<i64>));
         let limit = match number("limit")? {
             Some(Ok(limit)) => limit.clamp(1, i64::from(Page::LIMIT_MAX)),
-            Some(Err(_)) | None => i64::from(Page::LIMIT_DEFAULT),
+            Some(Err(_)) | None => i64::from(default),
         };
         let offset = match number("offset")? {
             Some(Ok(offset)) => offset.clamp(0, i64::from(u32::MAX)),

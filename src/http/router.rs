@@ -4,20 +4,22 @@
 //! where one is needed (411); then the handler.
 
 use crate::domain::identifier::percent_decode;
+use crate::domain::operator::Permission;
+use crate::service::operators::Actor;
 use crate::service::{Error, Gateway};
 
 use super::auth::{self, Caller};
 use super::error;
 use super::message::{Reply, Request, Response};
-use super::{agents, authorize, backups, decisions, health, receipts, tools};
+use super::{agents, audit, authorize, backups, decisions, health, operators, receipts, tools};
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// No credential.
     Anyone,
-    /// The operator's token.
-    Operator,
+    /// An operator's token whose scope has this permission.
+    Operator(Permission),
     /// An agent's token.
     Agent,
 }
@@ -30,6 +32,16 @@ pub(crate) struct Call<'a> {
     pub(crate) caller: Caller,
     /// The decoded segment that stood for `{id}`.
     pub(crate) id: String,
+}
+
+impl Call<'_> {
+    /// The operator who calls, where the route is for operators.
+    pub(crate) fn actor(&self) -> Result<Actor, Error> {
+        match &self.caller {
+            Caller::Operator(actor) => Ok(actor.clone()),
+            Caller::Anyone | Caller::Agent(_) => Err(Error::Unauthorized),
+        }
+    }
 }
 
 /// How a route is answered.
@@ -51,25 +63,35 @@ enum Body {
 struct Route(&'static str, &'static str, Access, Body, Handler);
 
 const ROUTES: &[Route] = {
-    use Access::{Agent, Anyone, Operator};
+    use Access::{Agent, Anyone};
     use Body::{Needed, Optional};
     use Handler::{Later, Now};
+    const ADMIN: Access = Access::Operator(Permission::Administer);
+    const READ: Access = Access::Operator(Permission::Read);
+    const BACKUP: Access = Access::Operator(Permission::TakeBackup);
+    const BACKUPS: Access = Access::Operator(Permission::ListBackups);
     &[
         Route("POST", "/v1/authorize", Agent, Needed, Later(authorize::authorize)),
-        Route("POST", "/v1/agents/register", Operator, Needed, Now(agents::register)),
-        Route("GET", "/v1/agents", Operator, Optional, Now(agents::list)),
-        Route("GET", "/v1/agents/{id}", Operator, Optional, Now(agents::get)),
-        Route("POST", "/v1/tools", Operator, Needed, Now(tools::register)),
-        Route("GET", "/v1/tools", Operator, Optional, Now(tools::list)),
-        Route("GET", "/v1/decisions", Operator, Optional, Now(decisions::list)),
-        Route("GET", "/v1/decisions/{id}", Operator, Optional, Now(decisions::get)),
-        Route("GET", "/v1/receipts", Operator, Optional, Now(receipts::list)),
-        Route("GET", "/v1/receipts/chain-head", Operator, Optional, Now(receipts::chain_head)),
-        Route("POST", "/v1/receipts/verify-chain", Operator, Needed, Now(receipts::verify_chain)),
-        Route("POST", "/v1/receipts/verify-range", Operator, Optional, Now(receipts::verify_range)),
-        Route("GET", "/v1/receipts/{id}", Operator, Optional, Now(receipts::get)),
-        Route("GET", "/v1/receipts/{id}/verify", Operator, Optional, Now(receipts::verify)),
-        Route("POST", "/v1/admin/backup", Operator, Needed, Now(backups::create)),
+        Route("POST", "/v1/agents/register", ADMIN, Needed, Now(agents::register)),
+        Route("GET", "/v1/agents", READ, Optional, Now(agents::list)),
+        Route("GET", "/v1/agents/{id}", READ, Optional, Now(agents::get)),
+        Route("POST", "/v1/tools", ADMIN, Needed, Now(tools::register)),
+        Route("GET", "/v1/tools", READ, Optional, Now(tools::list)),
+        Route("GET", "/v1/decisions", READ, Optional, Now(decisions::list)),
+        Route("GET", "/v1/decisions/{id}", READ, Optional, Now(decisions::get)),
+        Route("GET", "/v1/receipts", READ, Optional, Now(receipts::list)),
+        Route("GET", "/v1/receipts/chain-head", READ, Optional, Now(receipts::chain_head)),
+        Route("POST", "/v1/receipts/verify-chain", READ, Needed, Now(receipts::verify_chain)),
+        Route("POST", "/v1/receipts/verify-range", READ, Optional, Now(receipts::verify_range)),
+        Route("GET", "/v1/receipts/{id}", READ, Optional, Now(receipts::get)),
+        Route("GET", "/v1/receipts/{id}/verify", READ, Optional, Now(receipts::verify)),
+        Route("POST", "/v1/admin/backup", BACKUP, Needed, Now(backups::create)),
+        Route("GET", "/v1/admin/backups", BACKUPS, Optional, Now(backups::list)),
+        Route("GET", "/v1/admin/backups/{id}", ADMIN, Optional, Later(backups::fetch)),
+        Route("GET", "/v1/audit/events", READ, Optional, Now(audit::list)),
+        Route("POST", "/v1/admin/tokens", ADMIN, Needed, Now(operators::create)),
+        Route("GET", "/v1/admin/tokens", ADMIN, Optional, Now(operators::list)),
+        Route("POST", "/v1/admin/tokens/{id}/revoke", ADMIN, Optional, Now(operators::revoke)),
         Route("GET", "/health", Anyone, Optional, Now(health::health)),
         Route("GET", "/readyz", Anyone, Optional, Now(health::readyz)),
         Route("GET", "/livez", Anyone, Optional, Now(health::livez)),
@@ -77,14 +99,25 @@ const ROUTES: &[Route] = {
     ]
 };
 
+/// Every route's method, path and access, for whoever proves that nothing is open by accident.
+pub fn table() -> impl Iterator<Item = (&'static str, &'static str, Access)> {
+    ROUTES.iter().map(|Route(method, path, access, _, _)| (*method, *path, *access))
+}
+
 /// Paths that are answered on a lane of their own, however busy the rest is.
 pub fn is_probe(path: &str) -> bool {
     matches!(path, "/health" | "/readyz" | "/livez" | "/startupz")
 }
 
+/// Paths whose large answers leave on threads of their own, and of which the service
+/// allows only a few at once.
+pub fn is_download(path: &str) -> bool {
+    path.starts_with("/v1/admin/backups/")
+}
+
 /// Answers a request.
-pub fn respond(gateway: &Gateway, request: &Request, reply: Reply) {
-    match admit(gateway, request) {
+pub fn respond(gateway: &Gateway, request: &Request, mut reply: Reply) {
+    match admit(gateway, request, &mut reply) {
         Ok((Handler::Now(handler), call)) => {
             reply.send(handler(&call).unwrap_or_else(|error| error::response(&error)));
         }
@@ -109,9 +142,17 @@ impl From<Error> for Refused {
     }
 }
 
-fn admit<'a>(gateway: &'a Gateway, request: &'a Request) -> Result<(Handler, Call<'a>), Refused> {
+fn admit<'a>(
+    gateway: &'a Gateway,
+    request: &'a Request,
+    reply: &mut Reply,
+) -> Result<(Handler, Call<'a>), Refused> {
     let (Route(_, _, access, body, handler), id) = route(request)?;
     let caller = auth::authenticate(gateway, request, *access)?;
+    if let Caller::Operator(actor) = &caller {
+        reply.set_operator(actor.name());
+    }
+    auth::authorize(&caller, *access)?;
     if *body == Body::Needed && !request.framed {
         return Err(Refused::NoLength);
     }

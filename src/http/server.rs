@@ -24,7 +24,7 @@ use crate::store::files;
 use super::auth::bearer;
 use super::error;
 use super::gate::{Gate, GateConfig, Limits, ShutdownReport};
-use super::message::{Reply, Request, Response};
+use super::message::{Reply, Request, Response, Stream};
 use super::router;
 
 /// Workers of the lane for probes.
@@ -89,6 +89,7 @@ impl Server {
                 socket: sockets.0.join("main"),
                 probe_socket: sockets.0.join("probes"),
                 is_probe: |_, path| router::is_probe(path),
+                is_download: |_, path| router::is_download(path),
                 proof_target: "/livez".to_owned(),
                 render_error: error::failure_body,
                 limits,
@@ -257,18 +258,27 @@ fn serve(mut tiny: TinyRequest, gateway: &Gateway, names: &RequestNames) {
 /// Carries a response to the client, and writes the request's line to the log.
 fn reply_to(tiny: TinyRequest, received: Instant, names: &RequestNames) -> Reply {
     let name = names.name(header(&tiny, "X-Request-ID").as_deref());
-    Reply::new(move |response| {
+    Reply::new(move |response, by| {
         // The gate's own requests, to see that a connection works.
         let is_proof = header(&tiny, "X-Gate-Proof").is_some();
         let path = tiny.url().split(['?', '#']).next().unwrap_or_default();
         let (method, path) = (tiny.method().as_str().to_owned(), loggable(path));
         let status = response.status;
-        if let Err(error) = tiny.respond(tiny_response(response, &name)) {
-            log::debug!("request {name}: the answer was not taken: {error}");
+        let is_stream = response.stream.is_some();
+        match respond(tiny, response, &name) {
+            Ok(()) => {}
+            Err(error) if is_stream => log::warn!("request {name}: the answer was cut: {error}"),
+            Err(error) => log::debug!("request {name}: the answer was not taken: {error}"),
         }
         if !is_proof {
             let millis = received.elapsed().as_secs_f64() * 1000.0;
-            log::info!("{method} {path} {status} {millis:.1} ms {name}");
+            match by {
+                // Escaped: a name may have any letters, and some of them rewrite a line.
+                Some(by) => {
+                    log::info!("{method} {path} {status} {millis:.1} ms {name} by {}", by.escape_debug())
+                }
+                None => log::info!("{method} {path} {status} {millis:.1} ms {name}"),
+            }
         }
     })
 }
@@ -296,20 +306,38 @@ fn header(tiny: &TinyRequest, name: &'static str) -> Option<String> {
     values.next().is_none().then_some(value)
 }
 
-fn tiny_response(response: Response, name: &str) -> TinyResponse<Cursor<Vec<u8>>> {
-    let mut tiny = TinyResponse::from_data(response.body)
-        .with_status_code(response.status)
-        .with_chunked_threshold(usize::MAX);
-    let headers =
-        [("Content-Type", "application/json"), ("X-Request-ID", name), ("Cache-Control", "no-store")];
-    let own = response.headers.iter().map(|(name, value)| (*name, value.as_str()));
-    for (name, value) in headers.into_iter().chain(own) {
-        match Header::from_bytes(name, value) {
-            Ok(header) => tiny.add_header(header),
-            Err(()) => log::error!("the header {name} cannot be sent"),
+fn respond(tiny: TinyRequest, response: Response, name: &str) -> io::Result<()> {
+    let Response { status, body, stream, headers } = response;
+    let headers = tiny_headers(&headers, name);
+    match stream {
+        None => {
+            let length = body.len();
+            tiny.respond(tiny_response(status, headers, Cursor::new(body), length))
+        }
+        Some(Stream { bytes, reader }) => {
+            let length = usize::try_from(bytes).map_err(io::Error::other)?;
+            tiny.respond(tiny_response(status, headers, reader, length))
         }
     }
-    tiny
+}
+
+fn tiny_response<R: io::Read>(status: u16, headers: Vec<Header>, body: R, length: usize) -> TinyResponse<R> {
+    TinyResponse::new(status.into(), headers, body, Some(length), None).with_chunked_threshold(usize::MAX)
+}
+
+/// A handler's own header takes the place of the usual one.
+fn tiny_headers(own: &[(&'static str, String)], name: &str) -> Vec<Header> {
+    let usual = [("Content-Type", "application/json"), ("X-Request-ID", name), ("Cache-Control", "no-store")];
+    let usual = usual.into_iter().filter(|(name, _)| own.iter().all(|(other, _)| other != name));
+    let all = usual.chain(own.iter().map(|(name, value)| (*name, value.as_str())));
+    let header = |(name, value): (&str, &str)| match Header::from_bytes(name, value) {
+        Ok(header) => Some(header),
+        Err(()) => {
+            log::error!("the header {name} cannot be sent");
+            None
+        }
+    };
+    all.filter_map(header).collect()
 }
 
 /// A path as it may stand in a log line. No id of ours is longer than a token: what

@@ -42,7 +42,7 @@ struct ActionBody {
 /// `POST /v1/tools`
 pub(crate) fn register(call: &Call<'_>) -> Result<Response, Error> {
     let body: ToolBody = typed(call.request)?;
-    let id = tools::register(call.gateway, tool(body)?)?;
+    let id = tools::register(call.gateway, call.actor()?, tool(body)?)?;
     Ok(Response::of(200, &json!({ "status": "success", "skill_id": id })))
 }
 

@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::domain::agent::{Agent, AgentStatus, Registration, TOKEN_PREFIX};
-use crate::domain::canon::Hash;
-use crate::entropy;
-use crate::store::agents;
-use crate::store::decisions;
+use serde_json::json;
 
+use crate::domain::agent::{Agent, AgentStatus, Registration, TOKEN_PREFIX};
+use crate::domain::audit::{Event, EventType};
+use crate::domain::canon::Hash;
+use crate::domain::operator::Permission;
+use crate::entropy;
+use crate::store::{Tx, agents, audit, decisions};
+
+use super::operators::Actor;
 use super::{Error, Gateway, Page};
 
 /// An agent and its token, which is shown this once.
@@ -25,24 +29,51 @@ pub struct Registered {
 
 /// Registers an agent. A name that is known already gets a new token, and the old
 /// one is dead at once; nothing else of it changes.
-pub fn register(gateway: &Gateway, registration: Registration) -> Result<Registered, Error> {
+pub fn register(gateway: &Gateway, actor: Actor, registration: Registration) -> Result<Registered, Error> {
     let agent_token = format!("{TOKEN_PREFIX}{}", entropy::hex::<16>().map_err(Error::Entropy)?);
     let new_id = entropy::uuid(registration.at).map_err(Error::Entropy)?;
     let token = Hash::of(agent_token.as_bytes());
     let agent_key = registration.agent_key.clone();
     let (id, created) = gateway.store.write(move |tx| -> Result<_, Error> {
-        match agents::find_by_key(tx.connection(), &registration.agent_key)? {
+        actor.require_in(tx, Permission::Administer, registration.at)?;
+        let known = agents::find_by_key(tx.connection(), &registration.agent_key)?;
+        let created = known.is_none();
+        let id = match known {
             Some(known) => {
                 agents::set_token(tx, &known.id, token, registration.at)?;
-                Ok((known.id, false))
+                known.id
             }
             None => {
                 agents::insert(tx, &new_id, &registration, token)?;
-                Ok((new_id, true))
+                new_id
             }
-        }
+        };
+        record_event(tx, &actor, &id, created, &registration)?;
+        Ok((id, created))
     })?;
     Ok(Registered { id, agent_key, agent_token, created })
+}
+
+fn record_event(
+    tx: &Tx<'_>,
+    actor: &Actor,
+    id: &str,
+    created: bool,
+    registration: &Registration,
+) -> Result<(), Error> {
+    let (event_type, details) = if created {
+        let details = json!({
+            "agent_key": registration.agent_key,
+            "environment": registration.environment,
+            "risk_tier": registration.risk_tier,
+            "allowed_environments": registration.allowed_environments,
+        });
+        (EventType::AgentRegistered, details)
+    } else {
+        (EventType::AgentTokenRotated, json!({ "agent_key": registration.agent_key }))
+    };
+    let event = actor.event(event_type, None, details, registration.at)?;
+    Ok(audit::insert(tx, &Event { agent_id: Some(id.to_owned()), ..event })?)
 }
 
 /// The agent whose token hashes to this; revoked and deleted ones too, which may not act.

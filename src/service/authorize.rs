@@ -7,10 +7,12 @@
 use std::time::Instant;
 
 use rusqlite::Connection;
+use serde_json::json;
 
 use crate::domain::action::{self, ToolCall};
 use crate::domain::agent::{Agent, AgentStatus};
 use crate::domain::approval::{self, NewApproval, STATUS_CREATED};
+use crate::domain::audit::{Event, EventType};
 use crate::domain::canon::Hash;
 use crate::domain::decision::{Facts, Verdict, decide};
 use crate::domain::identifier::normalize;
@@ -21,7 +23,7 @@ use crate::domain::tool::{Risk, ToolAction};
 use crate::domain::trust::less_trusted;
 use crate::entropy;
 use crate::store::receipts::{Appended, Entry};
-use crate::store::{Tx, agents, approvals, decisions, receipts, tools};
+use crate::store::{Tx, agents, approvals, audit, decisions, receipts, tools};
 
 use super::{Error, Gateway};
 
@@ -254,6 +256,7 @@ impl Prepared {
             expires_at: decision.created_at.plus_seconds(approval::TTL_SECONDS),
         };
         approvals::insert(tx, &approval)?;
+        audit::insert(tx, &approval_event(&approval, decision)?)?;
         Ok(Some(approvals::Approval {
             id: approval.id,
             status: STATUS_CREATED.to_owned(),
@@ -284,6 +287,31 @@ fn append_receipt(tx: &mut Tx<'_>, decision: &Decision, nonce: &str) -> Result<A
         policy_version: Some(&decision.policy_version),
     };
     Ok(receipts::append(tx, &entry, decision.created_at)?)
+}
+
+/// Names the call by its hash: never by its parameters.
+fn approval_event(approval: &NewApproval, decision: &Decision) -> Result<Event, Error> {
+    let id = entropy::uuid(approval.created_at).map_err(Error::Entropy)?;
+    let action_hash = approval.action_hash.to_string();
+    let details = json!({
+        "id": approval.id,
+        "action_hash": action_hash,
+        "approver_group": approval.approver_group,
+        "expires_at": approval.expires_at,
+    });
+    Ok(Event {
+        agent_id: Some(decision.agent_id.clone()),
+        user_id: decision.user_id.clone(),
+        run_id: decision.run_id.clone(),
+        trace_id: decision.trace_id.clone(),
+        skill: Some(decision.tool.clone()),
+        action: Some(decision.action.clone()),
+        resource: decision.resource.clone(),
+        input_hash: Some(action_hash),
+        decision_id: Some(decision.id.clone()),
+        approval_id: Some(approval.id.clone()),
+        ..Event::new(id, EventType::ApprovalCreated, &details, approval.created_at)
+    })
 }
 
 /// The earlier answer, with its approval as it stands now. Nothing is written.

@@ -1,12 +1,19 @@
-//! Taking a backup.
+//! Taking backups, listing and fetching them.
+
+use serde_json::json;
 
 use crate::backup::Finished;
+use crate::backup::fetch::{Fetch, Opened};
+use crate::backup::list::Listed;
 use crate::backup::name::BackupName;
+use crate::domain::audit::{Event, EventType};
+use crate::store::audit;
 
-use super::{Error, Gateway};
+use super::operators::Actor;
+use super::{Error, Gateway, Page};
 
 /// Writes a backup beside live traffic.
-pub fn create(gateway: &Gateway, filename: &str) -> Result<Finished, Error> {
+pub fn create(gateway: &Gateway, actor: Actor, filename: &str) -> Result<Finished, Error> {
     let name = BackupName::parse(filename).map_err(|error| Error::BadRequest(error.to_string()))?;
     let finished = gateway.backups.write(&gateway.store, &*gateway.clock, &name)?;
     log::info!(
@@ -17,5 +24,46 @@ pub fn create(gateway: &Gateway, filename: &str) -> Result<Finished, Error> {
         finished.chain.head_seq.unwrap_or(0),
         finished.chain.head_hash
     );
+    if let Err(error) = record_event(gateway, &actor, &name, &finished) {
+        // The file is whole and stays; an answer that it failed would be the lie.
+        log::error!("the backup {name:?} was taken by {:?} and has no audit event: {error}", actor.name());
+    }
     Ok(finished)
+}
+
+/// The token was live when the backup began; that it has ended meanwhile does not unmake
+/// the backup, so the event is written all the same.
+fn record_event(
+    gateway: &Gateway,
+    actor: &Actor,
+    name: &BackupName,
+    finished: &Finished,
+) -> Result<(), Error> {
+    let now = gateway.now();
+    let head = json!({ "seq": finished.chain.head_seq, "receipt_hash": finished.chain.head_hash });
+    let details = json!({
+        "filename": name.as_str(),
+        "size_bytes": finished.size_bytes,
+        "sha256": finished.sha256.to_string(),
+        "head": head,
+    });
+    let event = actor.event(EventType::AdminAction, Some("backup"), details, now)?;
+    let event = Event { resource: Some(name.as_str().to_owned()), ..event };
+    gateway.store.write(move |tx| Ok(audit::insert(tx, &event)?))
+}
+
+/// The backups in the folder, newest first, and before them the one that is being taken.
+pub fn list(gateway: &Gateway, page: Page) -> Result<Vec<Listed>, Error> {
+    let listed = gateway.backups.list().map_err(Error::BackupFolder)?;
+    let (offset, limit) = (page.offset as usize, page.limit as usize);
+    Ok(listed.into_iter().skip(offset).take(limit).collect())
+}
+
+/// Opens a backup, its manifest or its digest for reading.
+pub fn fetch(gateway: &Gateway, name: &str) -> Result<Opened, Error> {
+    match gateway.backups.fetch(name).map_err(Error::BackupFolder)? {
+        Fetch::Opened(opened) => Ok(opened),
+        Fetch::Missing => Err(Error::NotFound("there is no such backup".to_owned())),
+        Fetch::Busy => Err(Error::Busy("too many backups are being fetched".to_owned())),
+    }
 }

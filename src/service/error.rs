@@ -36,6 +36,8 @@ pub enum Error {
     Stopping,
     /// The database failed.
     Store(StoreError),
+    /// The backup folder cannot be read.
+    BackupFolder(io::Error),
     /// A backup failed.
     Backup(backup::Error),
     /// The system gave no randomness.
@@ -57,6 +59,7 @@ impl fmt::Display for Error {
             Error::Stopping => f.write_str("the gateway is stopping"),
             Error::Store(error) => error.fmt(f),
             Error::Backup(error) => error.fmt(f),
+            Error::BackupFolder(error) => write!(f, "cannot read the backup folder: {error}"),
             Error::Entropy(error) => write!(f, "cannot draw random bytes: {error}"),
         }
     }
@@ -67,7 +70,7 @@ impl std::error::Error for Error {
         match self {
             Error::Store(error) => Some(error),
             Error::Backup(error) => Some(error),
-            Error::Entropy(error) => Some(error),
+            Error::Entropy(error) | Error::BackupFolder(error) => Some(error),
             Error::BadRequest(_)
             | Error::Invalid(_)
             | Error::Unauthorized

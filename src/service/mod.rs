@@ -4,11 +4,13 @@
 //! through the functions of `store` that it calls inside a transaction.
 
 pub mod agents;
+pub mod audit;
 pub mod authorize;
 pub mod backups;
 pub mod decisions;
 pub mod error;
 pub mod health;
+pub mod operators;
 pub mod receipts;
 pub mod tools;
 
@@ -31,8 +33,10 @@ pub struct Gateway {
     pub clock: Arc<dyn Clock>,
     /// The backup folder.
     pub backups: Backups,
-    /// SHA-256 of the operator's token.
+    /// SHA-256 of the configured operator's token.
     pub operator: Hash,
+    /// When operators' tokens were last used.
+    pub uses: operators::Uses,
     /// One long verification at a time.
     pub verifying: Mutex<()>,
     /// What readiness watches.
@@ -47,6 +51,7 @@ impl Gateway {
             clock,
             backups,
             operator,
+            uses: operators::Uses::default(),
             verifying: Mutex::default(),
             health: health::Health::default(),
         }

@@ -88,13 +88,13 @@ impl Tx<'_> {
         self.connection
     }
 
-    /// What is known of agents and tools; `None` once this transaction has changed
+    /// What is known of agents, operators and tools; `None` once this transaction has changed
     /// them, since nobody may learn of a change before it is committed.
     pub(super) fn known(&self) -> Option<&Known> {
         (!*self.registry_changed).then_some(self.known)
     }
 
-    /// To be called by whoever changes agents or tools.
+    /// To be called by whoever changes agents, operators or tools.
     pub(super) fn changes_registry(&mut self) {
         *self.registry_changed = true;
     }

@@ -41,6 +41,20 @@ pub fn create_private_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
+/// Opens a file for reading; `None` where nothing but a link, a folder or a device has
+/// this name. A pipe is not waited for.
+pub fn open_regular(path: &Path) -> io::Result<Option<File>> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        // LOOP: a link. NXIO: a socket, or a device that is not there.
+        Err(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => return Ok(None),
+        Err(error) if is_absent(&error.into()) => return Ok(None),
+        opened => File::from(opened?),
+    };
+    Ok(file.metadata()?.is_file().then_some(file))
+}
+
 /// Syncs a folder, so that names made or removed in it survive a power cut.
 pub fn sync_folder(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()

@@ -1,11 +1,11 @@
 //! What the hot path looks up with every request, kept in memory and never stale:
-//! agents by their token, and registered actions by their names.
+//! agents and operators by their token, and registered actions by their names.
 //!
 //! # Why it cannot be stale
-//! - Every committed change to either table, and every change that somebody else made
+//! - Every committed change to one of the tables, and every change that somebody else made
 //!   to the database (`PRAGMA data_version`), forgets everything before the next
 //!   transaction decides anything.
-//! - Inside a transaction that changes either table nothing is looked up or kept here.
+//! - Inside a transaction that changes one of them nothing is looked up or kept here.
 //! - What a reader found is kept only if nothing was forgotten since it began to read.
 //!
 //! Only what is there is kept, so guesses cost the guesser a query and take no memory.
@@ -16,11 +16,12 @@ use std::sync::{Arc, Mutex};
 
 use crate::domain::agent::Agent;
 use crate::domain::canon::Hash;
+use crate::domain::operator::Operator;
 use crate::domain::tool::ToolAction;
 
 use crate::sync::unpoisoned;
 
-/// Entries of either kind; beyond it everything is forgotten, which is always right.
+/// Entries of each kind; beyond it everything is forgotten, which is always right.
 const ENTRIES_MAX: usize = 10_000;
 
 /// The memory, shared by the writer and whoever authenticates.
@@ -34,6 +35,7 @@ struct Tables {
     /// Counts how often everything was forgotten.
     generation: u64,
     agents: HashMap<Hash, Arc<Agent>>,
+    operators: HashMap<Hash, Arc<Operator>>,
     actions: HashMap<(String, String), Arc<ToolAction>>,
 }
 
@@ -45,6 +47,15 @@ impl Known {
         find: impl FnOnce() -> Result<Option<Agent>, E>,
     ) -> Result<Option<Arc<Agent>>, E> {
         self.known_or(|tables| &mut tables.agents, &token, find)
+    }
+
+    /// The operator of a token; `find` looks it up where it is not known.
+    pub(crate) fn operator_or<E>(
+        &self,
+        token: Hash,
+        find: impl FnOnce() -> Result<Option<Operator>, E>,
+    ) -> Result<Option<Arc<Operator>>, E> {
+        self.known_or(|tables| &mut tables.operators, &token, find)
     }
 
     /// The action of these names; `find` looks it up where it is not known.
@@ -85,6 +96,7 @@ impl Known {
         let mut tables = unpoisoned(&self.tables);
         tables.generation += 1;
         tables.agents.clear();
+        tables.operators.clear();
         tables.actions.clear();
     }
 }

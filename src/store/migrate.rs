@@ -35,6 +35,7 @@ pub struct Migration {
 pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "initial", sql: include_str!("../../migrations/0001_initial.sql") },
     Migration { name: "approvals", sql: include_str!("../../migrations/0002_approvals.sql") },
+    Migration { name: "operators", sql: include_str!("../../migrations/0003_operators.sql") },
 ];
 
 /// The schema version of this program.
@@ -598,6 +599,37 @@ mod tests {
         };
         let appended = receipts::append(tx, &entry, decision.created_at)?;
         decisions::insert(tx, appended.seq, &decision)
+    }
+
+    #[test]
+    fn a_database_of_any_earlier_schema_becomes_the_same_as_a_new_one() {
+        for version in 1..MIGRATIONS.len() {
+            let made = made(&MIGRATIONS[..version]).changed(
+                "INSERT INTO agents (id, agent_key, token_sha256, name, environment, risk_tier, created_at, \
+                 updated_at) VALUES ('i', 'k', lower(hex(zeroblob(32))), 'n', 'e', 'low', 't', 't')",
+            );
+            let mut connection = made.open();
+            assert_eq!(migrate(&mut connection, NOW).map(|before| before as usize), Ok(version));
+            assert_eq!(check(&connection), Ok(latest()));
+            assert_eq!(schema_difference(&connection, latest()), Ok(None), "from {version}");
+            let agents = connection.query_row("SELECT count(*) FROM agents", [], |row| row.get::<_, i64>(0));
+            assert_eq!(agents, Ok(1), "what was there is there");
+        }
+    }
+
+    #[test]
+    fn an_audit_event_is_never_changed_and_never_deleted() {
+        let made = made(MIGRATIONS).changed(
+            "INSERT INTO audit_events (id, event_type, event_json, created_at) VALUES ('i', 't', '{}', 'n')",
+        );
+        let connection = made.open();
+        for sql in ["UPDATE audit_events SET event_json = '{\"a\":1}'", "DELETE FROM audit_events"] {
+            let error = connection.execute(sql, []).expect_err(sql).to_string();
+            assert!(error.contains("audit events are evidence"), "{error}");
+        }
+        let not_json =
+            "INSERT INTO audit_events (id, event_type, event_json, created_at) VALUES ('j', 't', '1', 'n')";
+        connection.execute(not_json, []).expect_err("an event is an object");
     }
 
     #[test]

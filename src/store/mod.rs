@@ -6,6 +6,7 @@
 
 pub mod agents;
 pub mod approvals;
+pub mod audit;
 mod background;
 pub mod chain;
 mod checkpoint;
@@ -17,6 +18,7 @@ pub mod files;
 pub mod guard;
 mod known;
 pub mod migrate;
+pub mod operators;
 pub mod receipts;
 mod snapshot;
 pub mod tools;
@@ -32,6 +34,7 @@ use crate::domain::time::Timestamp;
 
 use crate::domain::agent::Agent;
 use crate::domain::canon::Hash;
+use crate::domain::operator::Operator;
 
 use crate::sync::unpoisoned;
 use checkpoint::Checkpointer;
@@ -139,6 +142,13 @@ impl Store {
     /// acts on it looks again inside the transaction.
     pub fn agent_by_token(&self, token: Hash) -> Result<Option<Arc<Agent>>, Error> {
         self.known.agent_or(token, || self.read(|connection| agents::find_by_token(connection, token)))
+    }
+
+    /// The operator whose token hashes to this; whether it is live is for the caller to
+    /// ask. From memory where it is known; whoever changes anything by it looks again
+    /// inside the transaction.
+    pub fn operator_by_token(&self, token: Hash) -> Result<Option<Arc<Operator>>, Error> {
+        self.known.operator_or(token, || self.read(|connection| operators::find_by_token(connection, token)))
     }
 
     /// A read-only connection of its own, for work that takes long.

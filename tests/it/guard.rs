@@ -362,7 +362,10 @@ fn rule_4_a_log_that_says_rollback_mode_too_is_the_operators_choice() {
     let connection = Connection::open(home.database()).expect("it opens");
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).expect("configured");
     connection
-        .execute_batch("PRAGMA user_version = 2; UPDATE agents SET name = 'in the log'")
+        .execute_batch(&format!(
+            "PRAGMA user_version = {}; UPDATE agents SET name = 'in the log'",
+            aegis_gateway::store::migrate::latest()
+        ))
         .expect("written");
     drop(connection);
     assert_eq!(fs::read(home.database()).expect("readable")[18..20], [1, 1]);

@@ -4,7 +4,9 @@
 
 mod support;
 
+mod audit;
 mod backup;
+mod backup_list;
 mod bench;
 mod contract;
 mod crash;
@@ -13,6 +15,7 @@ mod gate;
 mod guard;
 mod load;
 mod manifest;
+mod operators;
 mod process;
 mod runbook;
 mod scale;

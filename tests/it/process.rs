@@ -465,7 +465,8 @@ fn every_request_has_one_line_and_no_line_has_a_secret() {
         }
         let bare = path.split('?').next().expect("a path");
         let start = format!(" info {method} {bare} {} ", answer.status);
-        let is_its = |line: &&str| line.ends_with(&format!(" {given}")) && line.contains(" ms ");
+        let by = if headers.starts_with(&operator) { " by operator" } else { "" };
+        let is_its = |line: &&str| line.ends_with(&format!(" ms {given}{by}"));
         wait_until("the line is written", || gateway.log().lines().filter(is_its).count() == 1);
         let log = gateway.log();
         let line = log.lines().find(is_its).expect("the line");

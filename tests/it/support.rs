@@ -364,6 +364,18 @@ impl Gateway {
         answer.body
     }
 
+    /// The whole answer to a HEAD.
+    pub fn head(&self, path: &str, token: &str) -> Answer {
+        let host = self.address();
+        let head = format!(
+            "HEAD {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n"
+        );
+        let headers = String::from_utf8(raw_bytes(host, head.as_bytes())).expect("text");
+        assert!(headers.ends_with("\r\n\r\n"), "no body: {headers}");
+        let status = headers.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        Answer { status, headers, body: Value::Null, raw: Vec::new() }
+    }
+
     /// Waits for the end of a process that was signalled; its exit code, or -1 where a
     /// signal ended it.
     pub fn wait(mut self) -> i32 {

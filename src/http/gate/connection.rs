@@ -56,6 +56,7 @@ struct Plan {
     framing: Framing,
     expects_continue: bool,
     probe: bool,
+    download: bool,
     to_head: bool,
     old_client: bool,
     keep_alive: bool,
@@ -171,6 +172,7 @@ impl<'a> Connection<'a> {
             framing: head.framing,
             expects_continue: head.expects_continue,
             probe: (self.context.is_probe)(head.method, path(&head)),
+            download: (self.context.is_download)(head.method, path(&head)),
             to_head: self.to_head,
             old_client: head.minor == 0,
             keep_alive: head.keep_alive,
@@ -263,7 +265,12 @@ impl<'a> Connection<'a> {
             .map_err(|error| if is_timeout(&error) { Refusal::ANSWER_TIMEOUT } else { Refusal::LOST })?;
         // The request is the service's now; a slow reader need not hold its bytes as well.
         self.body.clear();
-        let reply = Reply { to_head: plan.to_head, old_client: plan.old_client, keep_alive: plan.keep_alive };
+        let reply = Reply {
+            to_head: plan.to_head,
+            download: plan.download,
+            old_client: plan.old_client,
+            keep_alive: plan.keep_alive,
+        };
         match relay::relay(context, lease, sent, &self.link.stream, &mut self.answer, reply) {
             Ok(keep_alive) => Ok(keep_alive),
             Err(Failure::Refuse(refusal)) => Err(refusal.into()),

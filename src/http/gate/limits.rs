@@ -37,6 +37,9 @@ pub struct Limits {
     pub upstream_wait: Duration,
     /// From handing a request over to the last byte of the answer's head: 504.
     pub answer: Duration,
+    /// How long the service may pause amid the body of a large answer; then it is cut. It
+    /// has no other way to take back an answer that it has begun.
+    pub answer_pause: Duration,
     /// How long a client may take nothing of its answer; then it is cut.
     pub stall: Duration,
     /// The slowest a client may take its answer, in bytes a second, once `stall` has passed.
@@ -72,6 +75,7 @@ impl Default for Limits {
             body: Duration::from_secs(10),
             upstream_wait: Duration::from_secs(1),
             answer: Duration::from_secs(30),
+            answer_pause: Duration::from_secs(10),
             stall: Duration::from_secs(5),
             answer_rate_min: 32 * 1024,
             linger: Duration::from_secs(1),

@@ -59,6 +59,10 @@ pub use refusal::{RenderError, render_json};
 /// Whether a request goes to the probe lane, by its method and its path without the query.
 pub type IsProbe = fn(method: &str, path: &str) -> bool;
 
+/// Whether a request's answer is sent without holding a worker of the service, which then
+/// limits how many there are; likewise.
+pub type IsDownload = fn(method: &str, path: &str) -> bool;
+
 /// How long, after cutting what is left at a shutdown's deadline, its threads may take to leave.
 const CUT_WAIT: Duration = Duration::from_millis(250);
 
@@ -71,6 +75,8 @@ pub struct GateConfig {
     pub probe_socket: PathBuf,
     /// Which requests go to the probe lane.
     pub is_probe: IsProbe,
+    /// Whose answers may be read slowly without counting against the slow streams.
+    pub is_download: IsDownload,
     /// A target that both lanes answer to a plain GET, quickly and with any status; each new
     /// connection to the service is proved with it (and with `X-Gate-Proof: 1`, which no
     /// client can send).
@@ -107,6 +113,7 @@ struct Context {
     limits: Limits,
     render_error: RenderError,
     is_probe: IsProbe,
+    is_download: IsDownload,
     registry: Arc<Registry>,
     main: Arc<Lane>,
     probes: Arc<Lane>,
@@ -206,7 +213,8 @@ impl Drop for Gate {
 }
 
 fn open_lanes(config: GateConfig, plan: descriptors::Plan) -> io::Result<Context> {
-    let GateConfig { socket, probe_socket, is_probe, proof_target, render_error, limits } = config;
+    let GateConfig { socket, probe_socket, is_probe, is_download, proof_target, render_error, limits } =
+        config;
     let probes = Lane::open(probe_socket, &proof_target, plan.probe_upstreams, limits.answer)?;
     let main =
         Lane::open(socket, &proof_target, plan.upstreams, limits.answer).inspect_err(|_| probes.close())?;
@@ -218,6 +226,7 @@ fn open_lanes(config: GateConfig, plan: descriptors::Plan) -> io::Result<Context
         limits,
         render_error,
         is_probe,
+        is_download,
         main,
         probes,
     })

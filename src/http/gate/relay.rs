@@ -23,6 +23,8 @@ use super::upstream::{Lease, Sent, is_timeout};
 pub(super) struct Reply {
     /// The request was HEAD, so no body follows.
     pub(super) to_head: bool,
+    /// The answer holds no worker of the service, however slowly it is read.
+    pub(super) download: bool,
     /// The client speaks HTTP/1.0, which has to be told that a connection stays open.
     pub(super) old_client: bool,
     /// Whether the connection is to go on.
@@ -152,6 +154,7 @@ struct Stream<'a> {
     answer: &'a mut Buffer,
     /// Bytes of the answer that are still to be read from the service.
     unread: u64,
+    download: bool,
     pace: Pace,
     memory: Share,
 }
@@ -179,12 +182,15 @@ impl<'a> Stream<'a> {
             client,
             answer,
             unread: head.body.saturating_sub(read as u64),
+            download: reply.download,
             pace: Pace::default(),
             memory: Share::of(&context.memory),
         }
     }
 
     fn run(mut self) -> Result<(), Failure> {
+        let pause = self.context.limits.answer_pause;
+        self.lease.as_mut().ok_or(Failure::Cut)?.limit_pauses(pause).map_err(|_| Failure::Cut)?;
         self.set_nonblocking(true)?;
         self.stream_freely()?;
         self.set_nonblocking(false)?;
@@ -220,7 +226,7 @@ impl<'a> Stream<'a> {
     /// The rest at the client's speed, which must not be too low.
     fn stream_slowly(&mut self) -> Result<(), Failure> {
         let mut permit = Share::of(&self.context.slow_streams);
-        if self.unread > 0 && !permit.hold(1) {
+        if self.unread > 0 && !self.download && !permit.hold(1) {
             log::debug!("gate: an answer was cut: too many slow readers");
             return Err(Failure::Cut);
         }
@@ -261,6 +267,10 @@ impl<'a> Stream<'a> {
             Ok(count) if count > 0 => {
                 self.unread -= count as u64;
                 Ok(())
+            }
+            Err(error) if is_timeout(&error) => {
+                log::warn!("gate: an answer was cut: the service stopped amid it");
+                Err(Failure::Cut)
             }
             _ => Err(Failure::Cut),
         }

@@ -103,7 +103,7 @@ impl Lane {
     }
 
     fn lease(self: &Arc<Self>, stream: UnixStream) -> Lease {
-        Lease { lane: Arc::clone(self), stream: Some(stream) }
+        Lease { lane: Arc::clone(self), stream: Some(stream), limited: false }
     }
 
     /// Hands a stream to the first in line, or keeps it.
@@ -193,6 +193,8 @@ fn read_proof(stream: &mut UnixStream) -> io::Result<()> {
 pub(super) struct Lease {
     lane: Arc<Lane>,
     stream: Option<UnixStream>,
+    /// Its read timeout is another than the lane's.
+    limited: bool,
 }
 
 /// How far a request got.
@@ -207,6 +209,9 @@ pub(super) enum Sent {
 impl Lease {
     /// Returns the connection, in step, to the next in line.
     pub(super) fn give_back(mut self) {
+        if self.limited && self.set_read_timeout(self.lane.answer).is_err() {
+            return;
+        }
         if let Some(stream) = self.stream.take() {
             self.lane.offer(stream);
         }
@@ -248,6 +253,16 @@ impl Lease {
     /// Reads more of the answer; 0 if the service closed the connection.
     pub(super) fn read(&self, answer: &mut Buffer, most: usize) -> io::Result<usize> {
         answer.fill(self.stream()?, most)
+    }
+
+    /// Lets every further read wait no longer than this.
+    pub(super) fn limit_pauses(&mut self, pause: Duration) -> io::Result<()> {
+        self.limited = true;
+        self.set_read_timeout(pause)
+    }
+
+    fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
+        self.stream()?.set_read_timeout(Some(timeout))
     }
 
     fn answered_early(&self, answer: &mut Buffer) -> io::Result<bool> {

@@ -69,6 +69,7 @@ pub fn gate_config(folder: &Path, limits: Limits) -> GateConfig {
         socket,
         probe_socket,
         is_probe: |_, path| path == "/livez",
+        is_download: |_, path| path == "/download",
         proof_target: "/livez".to_owned(),
         render_error: render_json,
         limits,

@@ -1,0 +1,22 @@
+//! Looking at audit events.
+
+use crate::domain::audit::Event;
+use crate::store::audit::{self, Filter};
+
+use super::{Error, Gateway, Page};
+
+/// With more than this to leave out, a list is read on a connection of its own: it
+/// takes a while, and nobody else should wait for it.
+const OFFSET_AT_ONCE_MAX: u32 = 10_000;
+
+/// Events that pass the filter, newest first.
+pub fn list(gateway: &Gateway, filter: &Filter, page: Page) -> Result<Vec<Event>, Error> {
+    let list = |connection: &rusqlite::Connection| {
+        Ok::<_, Error>(audit::list(connection, filter, page.limit, page.offset)?)
+    };
+    if page.offset > OFFSET_AT_ONCE_MAX || filter.conditions() > 1 {
+        let snapshot = gateway.store.snapshot()?;
+        return list(&snapshot);
+    }
+    gateway.store.read(list)
+}

@@ -1,0 +1,118 @@
+//! Audit events. Written in the transaction of what they tell of, and never changed.
+
+use rusqlite::types::Type;
+use rusqlite::{Connection, Row};
+
+use crate::domain::audit::{Event, EventType};
+use crate::domain::time::Timestamp;
+
+use super::commit::Tx;
+use super::error::Error;
+
+const COLUMNS: &str = "id, event_type, agent_id, user_id, run_id, trace_id, span_id, skill, action, resource, \
+     event_json, input_hash, output_hash, decision_id, approval_id, created_at";
+
+/// Records an event.
+pub fn insert(tx: &Tx<'_>, event: &Event) -> Result<(), Error> {
+    tx.connection()
+        .prepare_cached(&format!(
+            "INSERT INTO audit_events ({COLUMNS}) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)"
+        ))
+        .and_then(|mut insert| {
+            insert.execute(rusqlite::params![
+                event.id,
+                event.event_type.as_str(),
+                event.agent_id,
+                event.user_id,
+                event.run_id,
+                event.trace_id,
+                event.span_id,
+                event.skill,
+                event.action,
+                event.resource,
+                event.event_json,
+                event.input_hash,
+                event.output_hash,
+                event.decision_id,
+                event.approval_id,
+                event.created_at.to_string(),
+            ])
+        })
+        .map_err(Error::cannot("record an audit event"))
+        .and_then(Error::unless_one("record an audit event"))
+}
+
+/// Which events a list holds: every condition that is given must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// UUID of the decision.
+    pub decision_id: Option<String>,
+    /// UUID of the agent.
+    pub agent_id: Option<String>,
+    /// What happened.
+    pub event_type: Option<EventType>,
+}
+
+impl Filter {
+    /// How many conditions there are; with more than one, no index leads to what passes.
+    pub fn conditions(&self) -> usize {
+        [self.decision_id.is_some(), self.agent_id.is_some(), self.event_type.is_some()]
+            .into_iter()
+            .filter(|given| *given)
+            .count()
+    }
+}
+
+/// Events that pass `filter`, newest first.
+pub fn list(connection: &Connection, filter: &Filter, limit: u32, offset: u32) -> Result<Vec<Event>, Error> {
+    let mut sql = format!("SELECT {COLUMNS} FROM audit_events WHERE 1");
+    let mut values: Vec<Box<dyn rusqlite::ToSql>> = Vec::new();
+    let conditions = [
+        ("decision_id", filter.decision_id.as_deref()),
+        ("agent_id", filter.agent_id.as_deref()),
+        ("event_type", filter.event_type.map(EventType::as_str)),
+    ];
+    for (column, value) in conditions {
+        if let Some(value) = value {
+            values.push(Box::new(value.to_owned()));
+            sql.push_str(&format!(" AND {column} = ?{}", values.len()));
+        }
+    }
+    values.push(Box::new(limit));
+    values.push(Box::new(offset));
+    sql.push_str(&format!(" ORDER BY seq DESC LIMIT ?{} OFFSET ?{}", values.len() - 1, values.len()));
+    connection
+        .prepare_cached(&sql)
+        .and_then(|mut rows| {
+            let values = rusqlite::params_from_iter(values.iter().map(|value| &**value));
+            rows.query_map(values, from_row)?.collect()
+        })
+        .map_err(Error::cannot("list audit events"))
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<Event> {
+    let unknown = |column, what: &'static str| {
+        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, what.into())
+    };
+    let word: String = row.get(1)?;
+    let at: String = row.get(15)?;
+    Ok(Event {
+        id: row.get(0)?,
+        event_type: EventType::parse(&word).ok_or_else(|| unknown(1, "unknown word"))?,
+        agent_id: row.get(2)?,
+        user_id: row.get(3)?,
+        run_id: row.get(4)?,
+        trace_id: row.get(5)?,
+        span_id: row.get(6)?,
+        skill: row.get(7)?,
+        action: row.get(8)?,
+        resource: row.get(9)?,
+        event_json: row.get(10)?,
+        input_hash: row.get(11)?,
+        output_hash: row.get(12)?,
+        decision_id: row.get(13)?,
+        approval_id: row.get(14)?,
+        created_at: Timestamp::parse(&at).ok_or_else(|| unknown(15, "not a time"))?,
+    })
+}

@@ -1,0 +1,156 @@
+//! Operators' tokens. Of a token's text the database knows the SHA-256 alone.
+
+use std::sync::Arc;
+
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use crate::domain::canon::Hash;
+use crate::domain::operator::{NewToken, Operator, Scope};
+use crate::domain::time::Timestamp;
+
+use super::commit::Tx;
+use super::error::Error;
+
+/// A token as lists show it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// UUID.
+    pub id: String,
+    /// Unique name.
+    pub name: String,
+    /// What it is for.
+    pub scope: Scope,
+    /// When it was made.
+    pub created_at: String,
+    /// The name of the token that made it.
+    pub created_by: String,
+    /// From when on it is refused.
+    pub expires_at: Option<String>,
+    /// When it was revoked.
+    pub revoked_at: Option<String>,
+    /// When it was last used, to the minute.
+    pub last_used_at: Option<String>,
+}
+
+const COLUMNS: &str = "id, name, scope, created_at, created_by, expires_at, revoked_at, last_used_at";
+
+/// Records a new token.
+pub fn insert(tx: &mut Tx<'_>, token: &NewToken, sha256: Hash) -> Result<(), Error> {
+    tx.changes_registry();
+    tx.connection()
+        .prepare_cached(
+            "INSERT INTO operator_tokens (id, name, scope, token_sha256, created_at, created_by, expires_at) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+        )
+        .and_then(|mut insert| {
+            insert.execute(rusqlite::params![
+                token.id,
+                token.name,
+                token.scope.as_str(),
+                sha256.to_hex().as_str(),
+                token.created_at.to_string(),
+                token.created_by,
+                token.expires_at.map(|at| at.to_string()),
+            ])
+        })
+        .map_err(Error::cannot("record an operator's token"))
+        .and_then(Error::unless_one("record an operator's token"))
+}
+
+/// Ends a token; it opens nothing any more once this is committed.
+pub fn set_revoked(tx: &mut Tx<'_>, id: &str, now: Timestamp) -> Result<(), Error> {
+    tx.changes_registry();
+    tx.connection()
+        .prepare_cached("UPDATE operator_tokens SET revoked_at = ?2 WHERE id = ?1 AND revoked_at IS NULL")
+        .and_then(|mut update| update.execute((id, now.to_string())))
+        .map_err(Error::cannot("revoke an operator's token"))
+        .and_then(Error::unless_one("revoke an operator's token"))
+}
+
+/// Notes that a token was used, unless that was noted after `since` already. Nobody's
+/// decision depends on it, so what is known of operators stays known.
+pub fn set_used(tx: &Tx<'_>, id: &str, now: Timestamp, since: Timestamp) -> Result<(), Error> {
+    tx.connection()
+        .prepare_cached(
+            "UPDATE operator_tokens SET last_used_at = ?2 \
+             WHERE id = ?1 AND (last_used_at IS NULL OR last_used_at <= ?3)",
+        )
+        .and_then(|mut update| update.execute((id, now.to_string(), since.to_string())))
+        .map(|_| ())
+        .map_err(Error::cannot("note the use of an operator's token"))
+}
+
+/// Finds a token by the SHA-256 of its text, from memory where it is known.
+pub fn known_by_token(tx: &Tx<'_>, sha256: Hash) -> Result<Option<Arc<Operator>>, Error> {
+    let find = || find_by_token(tx.connection(), sha256);
+    match tx.known() {
+        Some(known) => known.operator_or(sha256, find),
+        None => Ok(find()?.map(Arc::new)),
+    }
+}
+
+/// Finds a token by the SHA-256 of its text; expired and revoked ones too.
+pub fn find_by_token(connection: &Connection, sha256: Hash) -> Result<Option<Operator>, Error> {
+    connection
+        .prepare_cached(
+            "SELECT id, name, scope, expires_at, revoked_at IS NOT NULL FROM operator_tokens \
+             WHERE token_sha256 = ?1",
+        )
+        .and_then(|mut row| row.query_row([sha256.to_hex().as_str()], operator_from_row).optional())
+        .map_err(Error::cannot("find an operator's token"))
+}
+
+/// Finds a token by its id or else by its name.
+pub fn find(connection: &Connection, id_or_name: &str) -> Result<Option<Token>, Error> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM operator_tokens WHERE id = ?1 OR name = ?1 ORDER BY id = ?1 DESC LIMIT 1"
+        ))
+        .and_then(|mut row| row.query_row([id_or_name], from_row).optional())
+        .map_err(Error::cannot("find an operator's token"))
+}
+
+/// Tokens, newest first; revoked and expired ones too.
+pub fn list(connection: &Connection, limit: u32, offset: u32) -> Result<Vec<Token>, Error> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM operator_tokens ORDER BY seq DESC LIMIT ?1 OFFSET ?2"
+        ))
+        .and_then(|mut rows| rows.query_map((limit, offset), from_row)?.collect())
+        .map_err(Error::cannot("list operators' tokens"))
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<Token> {
+    Ok(Token {
+        id: row.get(0)?,
+        name: row.get(1)?,
+        scope: scope(row, 2)?,
+        created_at: row.get(3)?,
+        created_by: row.get(4)?,
+        expires_at: row.get(5)?,
+        revoked_at: row.get(6)?,
+        last_used_at: row.get(7)?,
+    })
+}
+
+/// An expiry that cannot be read is an error: a token without end would be an allow.
+fn operator_from_row(row: &Row<'_>) -> rusqlite::Result<Operator> {
+    let expires_at: Option<String> = row.get(3)?;
+    let parse = |text: String| Timestamp::parse(&text).ok_or_else(|| unknown(3, "not a time"));
+    Ok(Operator {
+        id: row.get(0)?,
+        name: row.get(1)?,
+        scope: scope(row, 2)?,
+        expires_at: expires_at.map(parse).transpose()?,
+        revoked: row.get(4)?,
+    })
+}
+
+fn scope(row: &Row<'_>, column: usize) -> rusqlite::Result<Scope> {
+    Scope::parse(row.get_ref(column)?.as_str()?).ok_or_else(|| unknown(column, "unknown word"))
+}
+
+fn unknown(column: usize, what: &'static str) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, what.into())
+}
