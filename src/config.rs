@@ -11,6 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::domain::canon::Hash;
 use crate::store::guard::WalChoice;
 
 /// Shortest admin token that is accepted, in characters.
@@ -37,6 +38,11 @@ pub struct Config {
     pub log_filter: String,
     /// `AEGIS_WAL_CHOICE`: the operator's answer where the guard cannot decide.
     pub wal_choice: Option<WalChoice>,
+    /// `AEGIS_ACCEPT_ROLLBACK`: the hash of the head that the operator goes on from,
+    /// although a backup has seen a later one.
+    pub accept_rollback: Option<String>,
+    /// `AEGIS_PRE_MIGRATION_BACKUP`: whether a backup precedes the change of a schema.
+    pub pre_migration_backup: bool,
     /// Variables that look like settings and are none.
     pub unknown: Vec<String>,
 }
@@ -66,7 +72,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 10] = [
     "AEGIS_BIND_ADDR",
     "AEGIS_DB_PATH",
     "AEGIS_BACKUP_DIR",
@@ -75,6 +81,8 @@ const NAMES: [&str; 8] = [
     "AEGIS_WORKERS",
     "AEGIS_MAX_BODY_BYTES",
     "AEGIS_WAL_CHOICE",
+    "AEGIS_ACCEPT_ROLLBACK",
+    "AEGIS_PRE_MIGRATION_BACKUP",
 ];
 
 impl Config {
@@ -119,6 +127,8 @@ impl Config {
             )?,
             log_filter: log_filter(get("RUST_LOG").unwrap_or("info"))?,
             wal_choice: get("AEGIS_WAL_CHOICE").map(wal_choice).transpose()?,
+            accept_rollback: get("AEGIS_ACCEPT_ROLLBACK").map(accept_rollback).transpose()?,
+            pre_migration_backup: switch("AEGIS_PRE_MIGRATION_BACKUP", get("AEGIS_PRE_MIGRATION_BACKUP"))?,
             unknown: variables.keys().filter(|name| !known(name)).cloned().collect(),
         })
     }
@@ -151,6 +161,11 @@ impl fmt::Display for Config {
             let word = if choice.replay { "replay" } else { "set-aside" };
             writeln!(f, "AEGIS_WAL_CHOICE={word}:{:016x}", choice.log_id)?;
         }
+        if let Some(head) = &self.accept_rollback {
+            writeln!(f, "AEGIS_ACCEPT_ROLLBACK={head}")?;
+        }
+        let word = if self.pre_migration_backup { "on" } else { "off" };
+        writeln!(f, "AEGIS_PRE_MIGRATION_BACKUP={word}")?;
         write!(f, "RUST_LOG={}", self.log_filter)
     }
 }
@@ -254,6 +269,22 @@ fn wal_choice(value: &str) -> Result<WalChoice, ConfigError> {
     })
 }
 
+fn accept_rollback(value: &str) -> Result<String, ConfigError> {
+    if Hash::parse(value).is_none() {
+        return Err(bad("AEGIS_ACCEPT_ROLLBACK", value, "the hash of the head that the refusal named"));
+    }
+    Ok(value.to_owned())
+}
+
+/// On unless it is turned off.
+fn switch(name: &'static str, value: Option<&str>) -> Result<bool, ConfigError> {
+    match value {
+        None | Some("on") => Ok(true),
+        Some("off") => Ok(false),
+        Some(other) => Err(bad(name, other, "on or off")),
+    }
+}
+
 fn bad(name: &'static str, value: &str, expected: &str) -> ConfigError {
     ConfigError { name, value: format!("{value:?}"), expected: expected.to_owned() }
 }
@@ -298,6 +329,8 @@ mod tests {
             ("AEGIS_MAX_BODY_BYTES", "-1"),
             ("RUST_LOG", "loud"),
             ("AEGIS_WAL_CHOICE", "replay"),
+            ("AEGIS_ACCEPT_ROLLBACK", "yes"),
+            ("AEGIS_PRE_MIGRATION_BACKUP", "no"),
         ] {
             let line = read(&[(name, value)]).expect_err(value).to_string();
             assert!(line.starts_with(name), "{line}");

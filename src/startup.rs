@@ -38,7 +38,7 @@ pub fn start(path: &Path, choice: Option<WalChoice>, now: Timestamp) -> Result<S
     let mut guard = Guard::lock(path)?;
     let judgement = guard.judge(choice)?;
     guard.check_writable()?;
-    if let Found::Database { restored, as_left } = judgement.found {
+    if let Found::Database { restored, as_left, .. } = judgement.found {
         inspect(guard.layout(), &judgement, restored || !as_left)?;
     }
     if let Some(aside) = guard.clear_the_way(&judgement, now)? {
@@ -64,7 +64,7 @@ pub fn start(path: &Path, choice: Option<WalChoice>, now: Timestamp) -> Result<S
         }
         Found::Database { restored: false, .. } => {}
     }
-    guard.admit()?;
+    guard.admit(None)?;
     let store = Store::open(guard.layout(), now)?;
     Ok(Started { store, guard })
 }

@@ -37,6 +37,10 @@ pub(crate) struct Record {
     pub(crate) identity: Identity,
     /// Absent while a gateway runs, and after it was killed.
     pub(crate) stopped: Option<Stamp>,
+    /// Of a restored copy: the hash of the head it came with, until the chain itself
+    /// says that it was restored.
+    #[serde(default)]
+    pub(crate) restored_head: Option<String>,
 }
 
 impl Identity {

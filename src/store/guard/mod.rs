@@ -81,6 +81,9 @@ pub enum Found {
     Database {
         /// In rollback mode: a copy that no gateway has run on yet.
         restored: bool,
+        /// A gateway began on a restored copy and may have been killed before the chain
+        /// said so: the hash of the head that the copy came with.
+        restored_head: Option<String>,
         /// Exactly as a clean stop of the gateway left it, or as a crash of the
         /// gateway did; nobody else has put it there or written to it since.
         as_left: bool,
@@ -154,8 +157,10 @@ impl Guard {
         Ok(Some(aside))
     }
 
-    /// Records which file SQLite is about to open, and makes it private.
-    pub fn admit(&mut self) -> Result<(), Refusal> {
+    /// Records which file SQLite is about to open, and makes it private. Of a restored
+    /// copy, also the hash of its head: what follows is not one step, and a kill must not
+    /// lose that it was restored.
+    pub fn admit(&mut self, restored_head: Option<String>) -> Result<(), Refusal> {
         self.lock.adopt_file();
         let path = &self.layout.database;
         let metadata = fs::metadata(path).map_err(Refusal::io("look at", path))?;
@@ -164,7 +169,23 @@ impl Guard {
                 .map_err(Refusal::io("make private", path))?;
             log::info!("{} was readable by others; its mode is now 0600", path.display());
         }
-        let record = Record { identity: Identity::of(&metadata), stopped: None };
+        self.record(&metadata, None, restored_head)
+    }
+
+    /// Records that the chain says what there was to say of a restored copy.
+    pub fn restore_is_recorded(&self) -> Result<(), Refusal> {
+        let path = &self.layout.database;
+        let metadata = fs::metadata(path).map_err(Refusal::io("look at", path))?;
+        self.record(&metadata, None, None)
+    }
+
+    fn record(
+        &self,
+        metadata: &fs::Metadata,
+        stopped: Option<Stamp>,
+        restored_head: Option<String>,
+    ) -> Result<(), Refusal> {
+        let record = Record { identity: Identity::of(metadata), stopped, restored_head };
         record.write(&self.layout.record).map_err(Refusal::io("write", &self.layout.record))
     }
 
@@ -177,7 +198,7 @@ impl Guard {
     pub fn release(self) -> io::Result<()> {
         let metadata = fs::metadata(&self.layout.database)?;
         let stopped = Some(Stamp::of(&metadata));
-        Record { identity: Identity::of(&metadata), stopped }.write(&self.layout.record)
+        Record { identity: Identity::of(&metadata), stopped, restored_head: None }.write(&self.layout.record)
     }
 
     fn sync_folder(&self) -> Result<(), Refusal> {

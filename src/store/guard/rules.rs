@@ -34,12 +34,13 @@ pub fn judge(layout: &Layout, choice: Option<WalChoice>) -> Result<Judgement, Re
     if plan != LogPlan::Replay {
         check_length(&layout.database, &header, metadata.len())?;
     }
-    let as_left = record.is_some_and(|record| {
-        record.identity.is_same_file(&Identity::of(&metadata))
-            && record.stopped.is_none_or(|stamp| stamp == Stamp::of(&metadata))
-    });
+    let record = record.filter(|record| record.identity.is_same_file(&Identity::of(&metadata)));
+    let as_left = record
+        .as_ref()
+        .is_some_and(|record| record.stopped.is_none_or(|stamp| stamp == Stamp::of(&metadata)));
     let restored = header.is_rollback() && plan != LogPlan::Replay;
-    Ok(Judgement { found: Found::Database { restored, as_left }, log: plan })
+    let restored_head = record.and_then(|record| record.restored_head);
+    Ok(Judgement { found: Found::Database { restored, restored_head, as_left }, log: plan })
 }
 
 fn judge_without_database(
