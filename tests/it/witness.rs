@@ -5,7 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
+use rusqlite::Connection;
 use serde_json::{Value, json};
+
+use aegis_gateway::evidence::witness::verdict::{Overall, Verdict};
+use aegis_gateway::evidence::witness::{self, Witnesses};
 
 use crate::evidence::{Bench, LIE, rehash};
 use crate::scale::append_restore;
@@ -318,7 +322,7 @@ fn what_cannot_be_read_is_listed_in_a_folder_and_refused_by_its_name() {
     let broken = folder.join("x.manifest.json");
     fs::write(&broken, "not JSON").expect("written");
     let foreign = folder.join("foreign.db");
-    rusqlite::Connection::open(&foreign).expect("opened").execute_batch("CREATE TABLE t (a)").expect("made");
+    Connection::open(&foreign).expect("opened").execute_batch("CREATE TABLE t (a)").expect("made");
     for (name, content) in [("notes.txt", "hello"), (".hidden.manifest.json", "{"), ("empty", "")] {
         fs::write(folder.join(name), content).expect("written");
     }
@@ -404,13 +408,13 @@ fn a_backup_that_is_not_the_file_its_manifest_describes_is_altered() {
     let (folder, path) = (home.path("backups"), home.path("backups/b3.db"));
     let whole = fs::read(&path).expect("a file");
     assert_eq!(report(&path, &[&folder]).0, 0);
-    let database = rusqlite::Connection::open(&path).expect("a database");
+    let database = Connection::open(&path).expect("a database");
     database.execute_batch("UPDATE agents SET name = 'b'").expect("edited");
     database.close().expect("closed");
     assert_ne!(fs::read(&path).expect("a file"), whole);
     assert_eq!(code(&verify(&[text(&path)])), 0, "by itself it is whole");
     assert_offends(&path, &folder, "altered", &[("digest_mismatch", "b3.db", -1)]);
-    let database = rusqlite::Connection::open(&path).expect("a database");
+    let database = Connection::open(&path).expect("a database");
     let grown = "CREATE TABLE extra (a); INSERT INTO extra VALUES (zeroblob(20000))";
     database.execute_batch(grown).expect("grown");
     database.close().expect("closed");
@@ -465,4 +469,42 @@ fn witnesses_stand_after_against_up_to_the_next_option_and_the_database_before_o
         assert_eq!((code(&output), words.lines().count()), (2, 1), "{arguments:?}: {output:?}");
         assert!(words.contains(said), "{arguments:?}: {words}");
     }
+}
+
+/// What a start asks: by the manifests alone, and by the rows they speak of alone.
+#[test]
+fn a_database_is_judged_by_a_folder_of_manifests_without_reading_the_rest_of_it() {
+    let home = history();
+    let folder = home.path("backups");
+    let chain_id = said_of(&fs::read_to_string(folder.join("b3.db.manifest.json")).expect("a manifest"));
+    let chain_id = chain_id["chain_id"].as_str().expect("an id");
+    fs::write(folder.join("x.manifest.json"), "{").expect("written");
+    let witnesses = Witnesses::of_folder(&folder, chain_id).expect("a folder");
+    let edited = "UPDATE receipts SET tool = 'x' WHERE seq = 2";
+    for (statements, verdict, expected) in [
+        (edited.to_owned(), Overall::Verified, [Verdict::Matched, Verdict::Matched]),
+        (CUT_AT.replace("{n}", "5"), Overall::Truncated, [Verdict::Matched, Verdict::Truncated]),
+    ] {
+        let bench = Bench::new(&home);
+        let path = bench.after(&statements);
+        let database = Connection::open(&path).expect("a database");
+        let report = witness::judge(&database, &witnesses).expect("judged");
+        let verdicts: Vec<Verdict> = report.judged.iter().map(|judged| judged.verdict).collect();
+        assert_eq!(verdicts, expected, "{statements}");
+        assert_eq!(report.overall(false), verdict, "{statements}");
+        let newest = report.newest.expect("a witness");
+        assert_eq!((newest.pin.seq, &newest.path), (6, &folder.join("b6.db.manifest.json")));
+        assert_eq!(report.unreadable.len(), 1);
+    }
+    // Databases are not opened: one without a manifest does not count.
+    fs::remove_file(folder.join("b6.db.manifest.json")).expect("removed");
+    let without = Witnesses::of_folder(&folder, chain_id).expect("a folder");
+    let database = Connection::open(home.database()).expect("a database");
+    assert_eq!(
+        witness::judge(&database, &without).expect("judged").newest.map(|newest| newest.pin.seq),
+        Some(3)
+    );
+    let nowhere = Witnesses::of_folder(&home.path("nowhere"), chain_id).expect("no folder, no witnesses");
+    assert_eq!(witness::judge(&database, &nowhere).expect("judged").overall(false), Overall::Unwitnessed);
+    assert!(Witnesses::of_folder(&folder.join("b3.db"), chain_id).is_err(), "a file is no folder");
 }
