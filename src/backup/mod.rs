@@ -39,7 +39,7 @@ use crate::sync::unpoisoned;
 use check::Checked;
 pub use check::Steps;
 use fetch::Fetching;
-use manifest::{Beside, Copied, DIGEST_SUFFIX, SUFFIX};
+use manifest::{Beside, Copied, SUFFIX};
 use name::BackupName;
 use progress::{Running, Stage, Turn};
 
@@ -184,7 +184,7 @@ impl Backups {
         let turn = self.take_turn(name)?;
         files::create_private_folder(&self.folder).map_err(cannot("create the backup folder"))?;
         let path = self.folder.join(name.as_str());
-        if is_taken(&path).map_err(cannot("look at the backup's name"))? {
+        if name::is_taken(&path).map_err(cannot("look at the backup's name"))? {
             return Err(Error::Taken);
         }
         let partial = Partial::create(&self.folder)?;
@@ -275,17 +275,6 @@ fn give_name(partial: &Path, path: &Path) -> Result<(), Error> {
         io::ErrorKind::AlreadyExists => Error::Taken,
         _ => cannot("give the backup its name")(error),
     })
-}
-
-/// A name is taken by anything that has it, by a side file that SQLite would apply to
-/// it, and by what would stand beside it.
-fn is_taken(path: &Path) -> io::Result<bool> {
-    for suffix in ["", "-wal", "-shm", "-journal", SUFFIX, DIGEST_SUFFIX] {
-        if files::is_taken(&files::with_suffix(path, suffix))? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 /// The path from the root: its folder resolved, the name itself never followed.

@@ -2,6 +2,10 @@
 //! to open.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
+
+use crate::store::files;
 
 use super::manifest::{DIGEST_SUFFIX, SUFFIX};
 
@@ -63,6 +67,17 @@ impl fmt::Display for BadName {
 }
 
 impl std::error::Error for BadName {}
+
+/// A name is taken by anything that has it, by a side file that SQLite would apply to
+/// it, and by what would stand beside it.
+pub(super) fn is_taken(path: &Path) -> io::Result<bool> {
+    for suffix in ["", SUFFIX, DIGEST_SUFFIX].into_iter().chain(SIDE_FILES) {
+        if files::is_taken(&files::with_suffix(path, suffix))? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
 
 #[cfg(test)]
 mod tests {

@@ -42,15 +42,25 @@ pub fn verify(
     observer: &mut dyn Observer,
 ) -> Result<Summary, Error> {
     let view = connection.unchecked_transaction().map_err(Error::cannot("begin to read"))?;
-    let result = match extent {
-        Extent::Whole => verify_stretch(&view, Stretch::WHOLE, observer).and_then(|mut summary| {
-            verify_ends(&view, &mut summary, observer)?;
-            Ok(summary)
-        }),
-        Extent::Part(first, last) => verify_stretch(&view, Stretch { first, last }, observer),
-    };
+    let result = verify_view(&view, extent, observer);
     view.finish().map_err(Error::cannot("end a read"))?;
     result
+}
+
+/// Verifies on a view that the caller has begun.
+pub(crate) fn verify_view(
+    view: &Connection,
+    extent: Extent,
+    observer: &mut dyn Observer,
+) -> Result<Summary, Error> {
+    match extent {
+        Extent::Whole => {
+            let mut summary = verify_stretch(view, Stretch::WHOLE, observer)?;
+            verify_ends(view, &mut summary, observer)?;
+            Ok(summary)
+        }
+        Extent::Part(first, last) => verify_stretch(view, Stretch { first, last }, observer),
+    }
 }
 
 /// Verifies every receipt of a stretch, from the hash stored before it.

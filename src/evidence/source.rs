@@ -22,7 +22,8 @@ use crate::store::error::{Error, Refusal};
 use crate::store::guard::{self, Layout, Lock, LockState, LogPlan};
 use crate::store::{connection, files, migrate};
 
-use super::database;
+use super::database::{self, Extent};
+use super::witness::{self, Witnesses};
 use super::{Observer, Summary, parallel};
 
 /// What a path holds.
@@ -72,9 +73,10 @@ impl fmt::Display for SourceError {
 impl std::error::Error for SourceError {}
 
 /// What to do with a log of which the guard cannot say whether it belongs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum WalPolicy {
     /// Say that it cannot be told.
+    #[default]
     Judge,
     /// Count its rows.
     Replay,
@@ -99,7 +101,7 @@ pub fn open(path: &Path, policy: WalPolicy) -> Result<Source, SourceError> {
         return Ok(Source::Export(File::open(path).map_err(unreadable)?));
     }
     drop(file);
-    let mut database = open_database(path, policy, Extent::Whole)?;
+    let mut database = open_database(path, policy, Reading::Whole)?;
     let notes = [database.note.take(), check_schema(&database.connection)?];
     let notes: Vec<String> = notes.into_iter().flatten().collect();
     database.note = (!notes.is_empty()).then(|| notes.join("; "));
@@ -108,19 +110,19 @@ pub fn open(path: &Path, policy: WalPolicy) -> Result<Source, SourceError> {
 
 /// Opens a database of which a few rows are to be read.
 pub(crate) fn open_witness(path: &Path) -> Result<Database, SourceError> {
-    let database = open_database(path, WalPolicy::Judge, Extent::Part)?;
+    let database = open_database(path, WalPolicy::Judge, Reading::Part)?;
     migrate::check(&database.connection).map_err(undecidable)?;
     Ok(database)
 }
 
 /// How much of a database is going to be read.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Extent {
+enum Reading {
     Whole,
     Part,
 }
 
-fn open_database(path: &Path, policy: WalPolicy, extent: Extent) -> Result<Database, SourceError> {
+fn open_database(path: &Path, policy: WalPolicy, reading: Reading) -> Result<Database, SourceError> {
     let layout = Layout::of(path).map_err(undecidable)?;
     let unreadable =
         |error: io::Error| SourceError::Unreadable(format!("cannot lock {}: {error}", layout.lock.display()));
@@ -147,7 +149,7 @@ fn open_database(path: &Path, policy: WalPolicy, extent: Extent) -> Result<Datab
     let ((connection, copy), alone) = match plan {
         LogPlan::Replay => (open_with_log(&layout)?, None),
         LogPlan::Nothing | LogPlan::SetAside => {
-            if extent == Extent::Whole {
+            if reading == Reading::Whole {
                 read_ahead(&layout.database);
             }
             let connection = connection::immutable(&layout.database).map_err(cannot_open)?;
@@ -231,8 +233,21 @@ impl Database {
                 let others = (1..parallel::threads()).map(another).collect::<Result<_, _>>()?;
                 parallel::verify(&self.connection, others, observer)
             }
-            _ => database::verify(&self.connection, database::Extent::Whole, observer),
+            _ => database::verify(&self.connection, Extent::Whole, observer),
         }
+    }
+
+    /// The same, and what witnesses say of it.
+    pub fn verify_against<'w>(
+        &self,
+        witnesses: &'w Witnesses,
+        observer: &mut dyn Observer,
+    ) -> Result<(Summary, witness::Report<'w>), Error> {
+        if self.alone.is_none() {
+            // Others may write: both are asked on one view.
+            return witness::verify(&self.connection, witnesses, observer);
+        }
+        Ok((self.verify(observer)?, witness::judge(&self.connection, witnesses)?))
     }
 
     /// Whether the file is still as it was when it was opened; a verdict on a file

@@ -19,3 +19,4 @@ mod operators;
 mod process;
 mod runbook;
 mod scale;
+mod witness;

@@ -225,3 +225,17 @@ fn a_kill_before_each_change_of_a_backup_leaves_no_backup_without_its_manifest()
     assert_eq!(names(&folder), BTreeSet::new(), "swept");
     backup(&gateway, "b.db");
 }
+
+#[test]
+fn a_copy_whose_schema_a_start_would_refuse_is_no_backup() {
+    let home = Home::new();
+    let gateway = home.start();
+    backup(&gateway, "b.db");
+    let before = names(&home.path("backups"));
+    let database = rusqlite::Connection::open(home.database()).expect("a database");
+    database.execute_batch("DROP TRIGGER receipts_are_never_deleted").expect("dropped");
+    let answer = gateway.operator("POST", PATH, Some(&json!({"filename": "c.db"})));
+    assert_failure(&answer, 500, "InternalError");
+    assert!(gateway.log().contains("receipts_are_never_deleted is missing"), "{}", gateway.log());
+    assert_eq!(names(&home.path("backups")), before);
+}
