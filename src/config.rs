@@ -5,6 +5,7 @@
 //! A secret's value is never shown.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -37,6 +38,8 @@ pub struct Config {
     pub log_filter: String,
     /// `AEGIS_WAL_CHOICE`: the operator's answer where the guard cannot decide.
     pub wal_choice: Option<WalChoice>,
+    /// `NOTIFY_SOCKET`, set by a service manager that waits to be told of readiness.
+    pub notify_socket: Option<OsString>,
     /// Variables that look like settings and are none.
     pub unknown: Vec<String>,
 }
@@ -87,7 +90,8 @@ impl Config {
                 variables.insert(name.to_owned(), value.into_string().map_err(|_| not_utf8(name))?);
             }
         }
-        Self::from_variables(&variables)
+        let notify_socket = std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty());
+        Ok(Config { notify_socket, ..Self::from_variables(&variables)? })
     }
 
     /// Checks the given variables; an empty value counts as not set.
@@ -119,6 +123,7 @@ impl Config {
             )?,
             log_filter: log_filter(get("RUST_LOG").unwrap_or("info"))?,
             wal_choice: get("AEGIS_WAL_CHOICE").map(wal_choice).transpose()?,
+            notify_socket: None,
             unknown: variables.keys().filter(|name| !known(name)).cloned().collect(),
         })
     }
