@@ -184,7 +184,7 @@ take_lock() {
 
 # The address of a gateway that was killed goes with its lock file.
 release_lock() {
-    rm -f -- "$lock"
+    rm -f -- "$lock" || :
     made_lock=no
     exec 9>&-
 }
@@ -317,20 +317,16 @@ finish() {
     for side in $sides; do
         ! is_same_file "$db$side" "$old/$name$side" || rm -f -- "$db$side"
     done
-    if [ -d "$old" ]; then
-        aside=$(free_name bad)
-        if [ -z "$(ls -A -- "$old")" ]; then
-            aside=
-            rmdir -- "$old"
-        else
-            mv -- "$old" "$aside"
-        fi
-    fi
-    # From here on there is nothing to put back; a failure leaves a folder to clear away.
-    phase=restored
     sync_paths "$db" "$db_folder"
-    dispose_of_work
-    [ -z "${aside:-}" ] || say "the old database is in $aside; keep it until the restore is confirmed"
+    if [ -d "$old" ] && ! rmdir -- "$old" 2>/dev/null; then
+        aside=$(free_name bad)
+        mv -- "$old" "$aside"
+        say "the old database is in $aside; keep it until the restore is confirmed"
+    fi
+    # From here on there is nothing to put back, and what is left is the next run's to clear.
+    phase=restored
+    sync_paths "$db_folder" || :
+    dispose_of_work || say "$work could not be removed" >&2
 }
 
 is_installed() {
