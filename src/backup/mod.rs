@@ -3,13 +3,15 @@
 //! 1. a private, hidden, partial file in the backup folder;
 //! 2. `VACUUM INTO` it, on a connection of its own, so that nobody waits;
 //! 3. opened as nobody's file: every page, the schema and the whole chain checked;
-//! 4. synced, linked to its final name (never over another), the folder synced.
+//! 4. its manifest and its digest, beside it, get their names first;
+//! 5. synced, linked to its final name (never over another), the folder synced.
 //!
 //! # Invariant
 //! A file under its final name is whole, verified and synced. Whatever fails before
-//! removes the partial file and its journal; what a kill leaves is swept at the
-//! next start. Nothing here ever opens or follows what already has a name.
+//! removes the partial files and their journal; what a kill leaves is swept at the
+//! next start, but for a manifest that had its name already. Nothing here ever opens or follows what already has a name.
 
+pub mod manifest;
 pub mod name;
 
 use std::fmt;
@@ -22,6 +24,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use sha2::{Digest, Sha256};
 
+use crate::clock::Clock;
 use crate::domain::canon::Hash;
 use crate::evidence::database::{self, Extent};
 use crate::evidence::{FirstBreak, Summary};
@@ -29,6 +32,7 @@ use crate::store::error::{Error as StoreError, is_disk_full};
 use crate::store::{Stopping, Store, connection, files, migrate};
 use crate::sync::unpoisoned;
 
+use manifest::{Beside, Copied, DIGEST_SUFFIX, SUFFIX};
 use name::BackupName;
 
 /// Partial files: hidden, so that no backup can have such a name.
@@ -66,6 +70,12 @@ pub struct Finished {
     pub chain: Summary,
     /// The file's schema version.
     pub schema_version: u32,
+    /// Its manifest, in the same folder.
+    pub manifest: PathBuf,
+    /// UUID of the backup.
+    pub backup_id: String,
+    /// The chain it holds.
+    pub chain_id: String,
 }
 
 /// How long the steps of a backup took: three of the four are the price of knowing
@@ -109,7 +119,7 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Taken => f.write_str("a file of this name exists"),
+            Error::Taken => f.write_str("a file of this name, or one that stands beside it, exists"),
             Error::Busy => f.write_str("another backup is running"),
             Error::Stopping => f.write_str("the gateway is stopping"),
             Error::DiskFull(what) => write!(f, "not enough room for the backup: {what}"),
@@ -165,7 +175,7 @@ impl Backups {
     }
 
     /// Writes a backup of `store` under `name`.
-    pub fn write(&self, store: &Store, name: &BackupName) -> Result<Finished, Error> {
+    pub fn write(&self, store: &Store, clock: &dyn Clock, name: &BackupName) -> Result<Finished, Error> {
         let started = Instant::now();
         let _turn = self.take_turn(name)?;
         files::create_private_folder(&self.folder).map_err(cannot("create the backup folder"))?;
@@ -178,12 +188,24 @@ impl Backups {
         timed(&mut steps.copy, || self.copy(store, &partial))?;
         let (chain, schema_version) = check(partial.path(), store.stopping(), &mut steps)?;
         let (size_bytes, sha256) = timed(&mut steps.digest, || seal(partial.path(), store.stopping()))?;
-        files::publish(partial.path(), &path).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => Error::Taken,
-            _ => cannot("give the backup its name")(error),
-        })?;
+        let copied = Copied { name, bytes: size_bytes, sha256, chain: &chain, schema_version, steps };
+        let described = manifest::describe(partial.path(), &self.folder, &copied, clock, store.stopping())?;
+        let beside = Beside::publish(&self.folder, &path, &described)?;
+        give_name(partial.path(), &path)?;
+        beside.keep();
         drop(partial);
-        Ok(Finished { path, size_bytes, sha256, duration: started.elapsed(), steps, chain, schema_version })
+        Ok(Finished {
+            manifest: files::with_suffix(&path, SUFFIX),
+            path,
+            size_bytes,
+            sha256,
+            duration: started.elapsed(),
+            steps,
+            chain,
+            schema_version,
+            backup_id: described.backup_id,
+            chain_id: described.chain_id,
+        })
     }
 
     fn take_turn(&self, name: &BackupName) -> Result<Turn<'_>, Error> {
@@ -225,7 +247,7 @@ impl Drop for Turn<'_> {
 struct Partial {
     path: PathBuf,
     /// Locked, so that nobody who shares the folder takes it for a leftover.
-    _file: fs::File,
+    file: fs::File,
 }
 
 impl Partial {
@@ -234,7 +256,7 @@ impl Partial {
         let path = folder.join(format!("{PARTIAL_PREFIX}{random}"));
         let file = files::create_private_file(&path).map_err(cannot("create a file in the backup folder"))?;
         file.lock().map_err(cannot("lock a file in the backup folder"))?;
-        Ok(Partial { path, _file: file })
+        Ok(Partial { path, file })
     }
 
     fn path(&self) -> &Path {
@@ -252,10 +274,18 @@ impl Drop for Partial {
     }
 }
 
-/// A name is taken by anything that has it, and by a side file that SQLite would
-/// apply to it.
+/// Never another's; after a failure it is as free as before.
+fn give_name(partial: &Path, path: &Path) -> Result<(), Error> {
+    files::publish(partial, path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Error::Taken,
+        _ => cannot("give the backup its name")(error),
+    })
+}
+
+/// A name is taken by anything that has it, by a side file that SQLite would apply to
+/// it, and by what would stand beside it.
 fn is_taken(path: &Path) -> io::Result<bool> {
-    for suffix in ["", "-wal", "-shm", "-journal"] {
+    for suffix in ["", "-wal", "-shm", "-journal", SUFFIX, DIGEST_SUFFIX] {
         if files::is_taken(&files::with_suffix(path, suffix))? {
             return Ok(true);
         }

@@ -3,8 +3,11 @@
 
 use std::fmt;
 
-/// Longest name, in bytes: what common file systems allow.
-pub const NAME_BYTES_MAX: usize = 255;
+use super::manifest::{DIGEST_SUFFIX, SUFFIX};
+
+/// Longest name, in bytes: common file systems allow 255, and the longest of the names
+/// beside it, the manifest's, must fit.
+pub const NAME_BYTES_MAX: usize = 255 - SUFFIX.len();
 /// SQLite would read a file of this ending as part of another database, and delete it.
 const SIDE_FILES: [&str; 3] = ["-wal", "-shm", "-journal"];
 
@@ -23,7 +26,7 @@ impl BackupName {
             return Err(BadName("it is empty"));
         }
         if name.len() > NAME_BYTES_MAX {
-            return Err(BadName("it is longer than 255 bytes"));
+            return Err(BadName("it is longer than 241 bytes, and its manifest's name could not be written"));
         }
         if name.contains(['/', '\\']) {
             return Err(BadName("it has a path separator"));
@@ -40,6 +43,9 @@ impl BackupName {
         let lower = name.to_lowercase();
         if SIDE_FILES.iter().any(|ending| lower.ends_with(ending)) {
             return Err(BadName("it ends as one of SQLite's own side files does"));
+        }
+        if [SUFFIX, DIGEST_SUFFIX].iter().any(|ending| lower.ends_with(ending)) {
+            return Err(BadName("it ends as what is written beside a backup does"));
         }
         Ok(BackupName(name.to_owned()))
     }
@@ -75,10 +81,21 @@ mod tests {
             "x-wall",
             "file:x.db",
             "100%.db",
-            &"a".repeat(255),
+            "x.sha256.db",
+            "manifest.json",
+            &"a".repeat(241),
         ] {
             assert!(BackupName::parse(name).is_ok(), "{name}");
         }
+    }
+
+    #[test]
+    fn every_name_beside_the_longest_one_can_be_written_and_the_refusal_says_the_limit() {
+        for suffix in [SUFFIX, DIGEST_SUFFIX, "-wal", "-shm", "-journal"] {
+            assert!(NAME_BYTES_MAX + suffix.len() <= 255, "{suffix}");
+        }
+        let refused = BackupName::parse(&"a".repeat(NAME_BYTES_MAX + 1)).expect_err("too long");
+        assert!(refused.to_string().contains(&NAME_BYTES_MAX.to_string()), "{refused}");
     }
 
     #[test]
@@ -105,9 +122,13 @@ mod tests {
             "x.db-shm",
             "x.db-journal",
             "X.DB-WAL",
+            "x.db.manifest.json",
+            "X.Manifest.JSON",
+            "x.db.sha256",
+            "x.SHA256",
             "\u{3000}",
-            &"a".repeat(256),
-            &"é".repeat(128),
+            &"a".repeat(242),
+            &"é".repeat(121),
         ] {
             assert!(BackupName::parse(name).is_err(), "{name:?}");
         }

@@ -6,6 +6,7 @@
 
 pub mod database;
 pub mod export;
+pub mod manifest;
 pub mod source;
 
 use crate::domain::receipt::Break;

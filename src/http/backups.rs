@@ -26,6 +26,9 @@ struct FinishedBody<'a> {
     head_seq: i64,
     head_hash: &'a str,
     schema_version: u32,
+    backup_id: &'a str,
+    chain_id: &'a str,
+    manifest: &'a str,
 }
 
 #[derive(Serialize)]
@@ -44,7 +47,7 @@ fn millis(duration: Duration) -> u64 {
 pub(crate) fn create(call: &Call<'_>) -> Result<Response, Error> {
     let body: BackupBody = typed(call.request)?;
     let finished = backups::create(call.gateway, &body.filename)?;
-    let path = finished.path.to_string_lossy();
+    let (path, manifest) = (finished.path.to_string_lossy(), finished.manifest.to_string_lossy());
     Ok(Response::of(
         200,
         &FinishedBody {
@@ -62,6 +65,9 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Response, Error> {
             head_seq: finished.chain.head_seq.unwrap_or(0),
             head_hash: &finished.chain.head_hash,
             schema_version: finished.schema_version,
+            backup_id: &finished.backup_id,
+            chain_id: &finished.chain_id,
+            manifest: &manifest,
         },
     ))
 }

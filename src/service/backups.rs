@@ -8,7 +8,7 @@ use super::{Error, Gateway};
 /// Writes a backup beside live traffic.
 pub fn create(gateway: &Gateway, filename: &str) -> Result<Finished, Error> {
     let name = BackupName::parse(filename).map_err(|error| Error::BadRequest(error.to_string()))?;
-    let finished = gateway.backups.write(&gateway.store, &name)?;
+    let finished = gateway.backups.write(&gateway.store, &*gateway.clock, &name)?;
     log::info!(
         "backup {} of {} bytes in {} ms, head {} {}",
         finished.path.display(),

@@ -6,6 +6,7 @@
 
 pub mod agents;
 pub mod approvals;
+pub mod chain;
 mod checkpoint;
 pub(crate) mod commit;
 pub(crate) mod connection;

@@ -44,6 +44,14 @@ fn names(folder: &Path) -> Vec<String> {
     names
 }
 
+/// The names of whole backups, each with its witness.
+fn with_witness<'a>(backups: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let three = |name: &str| ["", ".manifest.json", ".sha256"].map(|suffix| format!("{name}{suffix}"));
+    let mut names: Vec<String> = backups.into_iter().flat_map(three).collect();
+    names.sort();
+    names
+}
+
 fn partials(folder: &Path) -> Vec<String> {
     names(folder).into_iter().filter(|name| name.starts_with(".partial-")).collect()
 }
@@ -99,7 +107,7 @@ fn the_answer_describes_a_private_whole_file_that_ends_at_the_chain_s_head() {
     assert_eq!(bytes[18..20], [1, 1], "rollback mode: the file is all there is");
     assert_eq!(mode(&path), 0o600);
     assert_eq!(mode(&home.path("backups")), 0o700);
-    assert_eq!(names(&home.path("backups")), ["b.db"]);
+    assert_eq!(names(&home.path("backups")), with_witness(["b.db"]));
     assert_eq!(told["receipts"], 7);
     assert_eq!(verified(&path), 7);
     let head = told["head_hash"].as_str().expect("a hash").to_owned();
@@ -128,7 +136,7 @@ fn a_folder_of_one_s_own_is_used_and_told() {
 fn a_hostile_name_is_refused_and_nothing_is_made() {
     let home = Home::new();
     let gateway = home.start();
-    let long = "a".repeat(256);
+    let long = "a".repeat(242);
     let hostile = [
         "",
         "   ",
@@ -145,6 +153,8 @@ fn a_hostile_name_is_refused_and_nothing_is_made() {
         "x-wal",
         "x-shm",
         "x-journal",
+        "x.manifest.json",
+        "x.SHA256",
     ];
     let mut bodies: Vec<String> = hostile.iter().map(|name| json!({"filename": name}).to_string()).collect();
     let others = [r#"{"filename":5}"#, r#"{"filename":null}"#, r#"{"filename":["a"]}"#, "{}", "[]", "{", ""];
@@ -166,8 +176,8 @@ fn an_unusual_name_is_the_name_of_a_whole_file() {
     let home = Home::new();
     let gateway = home.start();
     decide(&gateway.agent("a"), 3);
-    let longest = "l".repeat(255);
-    let mut wanted = vec![
+    let longest = "l".repeat(241);
+    let wanted = [
         "nightly 1.db",
         "Sicherung-für-Köln-備份.db",
         &longest,
@@ -184,8 +194,7 @@ fn an_unusual_name_is_the_name_of_a_whole_file() {
         assert_eq!(answer.body["sha256"], sha256(&fs::read(&path).expect("a file")), "{name}");
         assert_eq!(verified(&path), 3, "{name}");
     }
-    wanted.sort_unstable();
-    assert_eq!(names(&home.path("backups")), wanted);
+    assert_eq!(names(&home.path("backups")), with_witness(wanted.iter().copied()));
 }
 
 #[test]
@@ -203,8 +212,22 @@ fn what_has_the_name_is_never_touched() {
     for side in ["wal", "shm", "journal"] {
         fs::write(folder.join(format!("{side}.db-{side}")), side).expect("written");
     }
+    for beside in ["manifest.json", "sha256"] {
+        fs::write(folder.join(format!("beside.{beside}.db.{beside}")), beside).expect("written");
+    }
     let before = (names(&folder), home.snapshot("backups"));
-    let taken = ["file", "empty", "folder", "link", "dangling", "wal.db", "shm.db", "journal.db"];
+    let taken = [
+        "file",
+        "empty",
+        "folder",
+        "link",
+        "dangling",
+        "wal.db",
+        "shm.db",
+        "journal.db",
+        "beside.manifest.json.db",
+        "beside.sha256.db",
+    ];
     for name in taken {
         let answer = backup(&gateway, name);
         assert_eq!(answer.status, 409, "{name}: {answer:?}");
@@ -233,7 +256,7 @@ fn of_eight_at_once_on_one_name_exactly_one_succeeds() {
     });
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 409, 409, 409, 409, 409, 409, 409]);
-    assert_eq!(names(&home.path("backups")), ["one.db"]);
+    assert_eq!(names(&home.path("backups")), with_witness(["one.db"]));
     assert_eq!(verified(&home.path("backups/one.db")), 5);
 }
 
@@ -288,7 +311,7 @@ fn while_one_runs_another_name_is_told_to_come_later_and_agents_are_served() {
         first.expect("an answer")
     });
     assert_eq!(first.status, 200, "{first:?}");
-    assert_eq!(names(&folder), ["first.db"]);
+    assert_eq!(names(&folder), with_witness(["first.db"]));
     assert_eq!(first.body["receipts"], verified(&folder.join("first.db")));
     assert_eq!(verified(&home.database()), MANY + served.load(Ordering::SeqCst) as u64);
     assert_eq!(backup(&gateway, "second.db").status, 200);

@@ -1,0 +1,230 @@
+//! What is written beside a backup: its manifest, and its digest for `sha256sum -c`.
+//!
+//! # Invariant
+//! Both have their names, synced, before the backup has its own: whoever sees a backup
+//! sees its witness. Where the backup does not get its name, both are taken back; a kill
+//! in between leaves a manifest without a backup, which pins a history that existed.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::clock::Clock;
+use crate::domain::canon::Hash;
+use crate::domain::time::Timestamp;
+use crate::entropy;
+use crate::evidence::Summary;
+use crate::evidence::manifest::{
+    self, BackupFile, Check, FORMAT_VERSION, Head, Position, Previous, Program, RESTORES_MAX,
+};
+use crate::store::error::Error as StoreError;
+use crate::store::{Stopping, chain, connection, files, migrate};
+
+use super::name::BackupName;
+use super::{Error, Partial, Steps, cannot};
+
+pub use crate::evidence::manifest::{Manifest, SUFFIX};
+
+/// What is appended to a backup's name for its digest's.
+pub const DIGEST_SUFFIX: &str = ".sha256";
+
+/// What is known of a copy that passed its checks.
+pub(super) struct Copied<'a> {
+    pub(super) name: &'a BackupName,
+    pub(super) bytes: u64,
+    pub(super) sha256: Hash,
+    pub(super) chain: &'a Summary,
+    pub(super) schema_version: u32,
+    pub(super) steps: Steps,
+}
+
+/// Describes the finished copy at `path`, by what stands in it.
+pub(super) fn describe(
+    path: &Path,
+    folder: &Path,
+    copied: &Copied<'_>,
+    clock: &dyn Clock,
+    stopping: &Stopping,
+) -> Result<Manifest, Error> {
+    let mut copy = connection::immutable(path).map_err(StoreError::cannot("open the copy"))?;
+    stopping.ends(&mut copy)?;
+    let started = Instant::now();
+    check_schema(&copy, copied.schema_version)?;
+    let schema = started.elapsed();
+    let state = chain::State::load(&copy)?;
+    let restores = chain::restores(&copy, RESTORES_MAX)?;
+    let now = clock.now();
+    let previous_manifest = newest_of(folder, &state.chain_id).map_err(cannot("read the backup folder"))?;
+    Ok(Manifest {
+        format_version: FORMAT_VERSION,
+        backup_id: entropy::uuid(now).map_err(cannot("draw a backup's id"))?,
+        chain_id: state.chain_id,
+        created_at: now.to_string(),
+        program: Program {
+            name: env!("CARGO_PKG_NAME").to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        },
+        schema_version: copied.schema_version,
+        file: BackupFile {
+            name: copied.name.as_str().to_owned(),
+            bytes: copied.bytes,
+            sha256: copied.sha256.to_string(),
+        },
+        receipts: copied.chain.receipts,
+        decisions: copied.chain.decisions.unwrap_or(0),
+        genesis_hash: state.genesis_hash,
+        head: Head {
+            seq: state.head.seq,
+            receipt_id: state.receipt_id,
+            receipt_hash: state.head.receipt_hash,
+            ts: state.head.ts.map(|ts| ts.to_string()),
+        },
+        restores: restores
+            .into_iter()
+            .map(|restore| Position { seq: restore.seq, receipt_hash: restore.receipt_hash })
+            .collect(),
+        previous_manifest,
+        checks: checks(schema, copied.steps),
+    })
+}
+
+/// A start would refuse a restored file without the program's triggers and indexes.
+fn check_schema(copy: &rusqlite::Connection, version: u32) -> Result<(), Error> {
+    let unsound = |what: String| Error::Unsound(what);
+    match migrate::schema_difference(copy, version).map_err(|refusal| unsound(refusal.to_string()))? {
+        None => Ok(()),
+        Some(difference) => Err(unsound(format!("the schema is not the program's: {difference}"))),
+    }
+}
+
+/// The chain and the decisions are checked in one pass.
+fn checks(schema: Duration, steps: Steps) -> Vec<Check> {
+    let passed = [
+        ("schema", schema),
+        ("integrity_check", steps.pages),
+        ("chain", steps.chain),
+        ("decisions", steps.chain),
+        ("digest", steps.digest),
+    ];
+    let check = |(name, duration): (&str, Duration)| Check {
+        name: name.to_owned(),
+        result: "ok".to_owned(),
+        ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+    };
+    passed.map(check).into()
+}
+
+/// The newest manifest of a chain in `folder`. One that cannot be read fails no backup.
+fn newest_of(folder: &Path, chain_id: &str) -> io::Result<Option<Previous>> {
+    let mut newest: Option<((i64, Option<Timestamp>), Previous)> = None;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if !name.ends_with(SUFFIX) || name.starts_with('.') || !entry.file_type()?.is_file() {
+            continue;
+        }
+        let bytes = match read_manifest(&entry.path()) {
+            Ok((manifest, _)) if manifest.chain_id != chain_id => continue,
+            Ok(found) => found,
+            Err(error) => {
+                log::warn!("passing over {}: {error}", entry.path().display());
+                continue;
+            }
+        };
+        let (manifest, sha256) = bytes;
+        let age = (manifest.head.seq, Timestamp::parse(&manifest.created_at));
+        if newest.as_ref().is_none_or(|(known, _)| *known < age) {
+            newest = Some((age, Previous { name, sha256: sha256.to_string() }));
+        }
+    }
+    Ok(newest.map(|(_, previous)| previous))
+}
+
+fn read_manifest(path: &Path) -> Result<(Manifest, Hash), String> {
+    let bytes = manifest::read(path).map_err(|error| error.to_string())?;
+    let manifest = Manifest::parse(&bytes).map_err(|error| error.to_string())?;
+    Ok((manifest, Hash::of(&bytes)))
+}
+
+/// The files beside a backup that have their names; taken back when this is dropped,
+/// unless the backup got its own.
+pub(super) struct Beside {
+    folder: PathBuf,
+    named: Vec<PathBuf>,
+}
+
+impl Beside {
+    /// Writes both, syncs them, and gives them their names.
+    pub(super) fn publish(folder: &Path, backup: &Path, manifest: &Manifest) -> Result<Self, Error> {
+        let text = manifest.render().map_err(cannot("write the manifest"))?;
+        let line = digest_line(&manifest.file);
+        let texts = [(SUFFIX, text), (DIGEST_SUFFIX, line.into_bytes())];
+        // All is on the disk before anything has a name.
+        let write = |(suffix, text): (&str, Vec<u8>)| {
+            write_partial(folder, &text).map(|partial| (files::with_suffix(backup, suffix), partial))
+        };
+        let partials = texts.into_iter().map(write).collect::<Result<Vec<_>, _>>()?;
+        let mut beside = Beside { folder: folder.to_owned(), named: Vec::new() };
+        for (path, partial) in partials {
+            super::give_name(partial.path(), &path)?;
+            beside.named.push(path);
+        }
+        Ok(beside)
+    }
+
+    /// The backup has its name: its witness stays.
+    pub(super) fn keep(mut self) {
+        self.named.clear();
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if self.named.is_empty() {
+            return;
+        }
+        for path in &self.named {
+            if let Err(error) = files::remove_if_there(path) {
+                log::error!("cannot remove {}: {error}", path.display());
+            }
+        }
+        if let Err(error) = files::sync_folder(&self.folder) {
+            log::error!("cannot sync {}: {error}", self.folder.display());
+        }
+    }
+}
+
+fn write_partial(folder: &Path, text: &[u8]) -> Result<Partial, Error> {
+    let partial = Partial::create(folder)?;
+    let mut file = &partial.file;
+    file.write_all(text).and_then(|()| file.sync_all()).map_err(cannot("write the manifest"))?;
+    Ok(partial)
+}
+
+/// A line for `sha256sum -c`. A name with a backslash or a line end is escaped, and the
+/// line begins with a backslash to say so (GNU Coreutils, "md5sum invocation").
+fn digest_line(file: &BackupFile) -> String {
+    let escaped = file.name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
+    let mark = if escaped == file.name { "" } else { "\\" };
+    format!("{mark}{}  {escaped}\n", file.sha256)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_with_a_backslash_or_a_line_end_is_escaped_as_sha256sum_does() {
+        for (name, line) in [
+            ("b.db", "00  b.db\n"),
+            ("a b*.db", "00  a b*.db\n"),
+            ("a\\b", "\\00  a\\\\b\n"),
+            ("a\nb", "\\00  a\\nb\n"),
+            ("a\rb", "\\00  a\\rb\n"),
+        ] {
+            let file = BackupFile { name: name.to_owned(), bytes: 0, sha256: "00".to_owned() };
+            assert_eq!(digest_line(&file), line, "{name:?}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What tells one chain from another and one history of it from another: its id, its
+//! first and last receipts, and the restores that it records.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::error::Error;
+use super::receipts::{self, Head};
+
+/// A chain at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// 128 bits that tell this chain from every other, in hexadecimal digits.
+    pub chain_id: String,
+    /// Hash of the first receipt; `None` while the chain is empty.
+    pub genesis_hash: Option<String>,
+    /// The last link.
+    pub head: Head,
+    /// The id of the last receipt; `None` while the chain is empty.
+    pub receipt_id: Option<String>,
+}
+
+impl State {
+    /// Reads it; the recorded head and the last receipt must agree. To be called on one
+    /// view where others write.
+    pub fn load(connection: &Connection) -> Result<Self, Error> {
+        let chain_id = find_id(connection)?
+            .ok_or_else(|| Error::Corrupt("the database does not say which chain it holds".to_owned()))?;
+        let head = Head::load(connection)?;
+        let receipt_id = receipts::find_at(connection, head.seq, |receipt, _| receipt.event_id.to_owned())?;
+        let genesis_hash = genesis(connection)?;
+        Ok(State { chain_id, genesis_hash, head, receipt_id })
+    }
+}
+
+/// The chain's id; `None` where the row that holds it is gone.
+pub fn find_id(connection: &Connection) -> Result<Option<String>, Error> {
+    connection
+        .query_row("SELECT chain_id FROM chain WHERE only_row = 1", [], |row| row.get(0))
+        .optional()
+        .map_err(Error::cannot("read the chain's id"))
+}
+
+/// Hash of the first receipt.
+pub fn genesis(connection: &Connection) -> Result<Option<String>, Error> {
+    receipts::find_at(connection, 1, |_, hash| hash.to_owned())
+}
+
+/// Position of the last receipt, whatever the recorded head says; 0 where there is none.
+pub fn last_seq(connection: &Connection) -> Result<i64, Error> {
+    connection
+        .query_row("SELECT coalesce(max(seq), 0) FROM receipts", [], |row| row.get(0))
+        .map_err(Error::cannot("find the last receipt"))
+}
+
+/// A receipt that records a restore.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restore {
+    /// Its position.
+    pub seq: i64,
+    /// Its hash.
+    pub receipt_hash: String,
+    /// What was restored, and what was known of the chain then.
+    pub resource: Option<String>,
+}
+
+/// The newest `limit` receipts that record a restore, newest first. Such a receipt has
+/// no decision: no call of an agent can make one.
+pub fn restores(connection: &Connection, limit: u32) -> Result<Vec<Restore>, Error> {
+    const SELECT: &str = "SELECT seq, receipt_hash, resource FROM receipts \
+         WHERE tool = 'restore' AND decision_id IS NULL \
+         AND (action, decision) IN (VALUES ('restore', 'restored'), ('accept_rollback', 'rollback_accepted')) \
+         ORDER BY seq DESC LIMIT ?1";
+    connection
+        .prepare_cached(SELECT)
+        .and_then(|mut rows| {
+            let restore = |row: &rusqlite::Row<'_>| {
+                Ok(Restore { seq: row.get(0)?, receipt_hash: row.get(1)?, resource: row.get(2)? })
+            };
+            rows.query_map([limit], restore)?.collect()
+        })
+        .map_err(Error::cannot("find the chain's restores"))
+}
