@@ -283,6 +283,7 @@ prepare() {
         keep "$db$suffix" "$old/$name$suffix"
     done
     [ ! -e "$db" ] || : >"$work/had-database"
+    printf '%s\n' "$backup" >"$work/backup"
     sync_paths "$work/new.partial" "$old" "$work"
     mv -- "$work/new.partial" "$work/new"
     : >"$work/installing"
@@ -361,7 +362,7 @@ undo() {
         fi
     fi
     sync_paths "$db_folder" || return 1
-    if [ -e "$work/started" ] && [ -d "$work/failed" ] && ! cmp -s -- "$work/failed/$name" "$backup"; then
+    if [ -e "$work/started" ] && [ -d "$work/failed" ] && ! cmp -s -- "$work/failed/$name" "$(cat -- "$work/backup")"; then
         failed=$(free_name failed)
         mv -- "$work/failed" "$failed" || return 1
         say "what the started gateway wrote is in $failed" >&2
@@ -478,6 +479,10 @@ cannot_undo() {
     exit 5
 }
 
+trap clean_up EXIT
+trap 'exit 129' HUP
+trap 'exit 130' INT
+trap 'exit 143' TERM
 check_arguments
 set_names
 if [ "$repair_only" = no ]; then
@@ -487,10 +492,6 @@ if [ "$repair_only" = no ]; then
         command -v curl >/dev/null 2>&1 || fail 2 'curl is needed for --start; install it first'
     fi
 fi
-trap clean_up EXIT
-trap 'exit 129' HUP
-trap 'exit 130' INT
-trap 'exit 143' TERM
 take_lock
 repair
 [ "$repair_only" = no ] || exit 0
