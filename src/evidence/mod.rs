@@ -8,6 +8,7 @@ pub mod database;
 pub mod export;
 pub mod manifest;
 pub mod source;
+pub mod witness;
 
 use crate::domain::receipt::Break;
 

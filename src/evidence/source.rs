@@ -38,6 +38,8 @@ pub struct Database {
     pub connection: Connection,
     /// What to tell whoever asked.
     pub note: Option<String>,
+    /// It is as `VACUUM INTO` wrote it, and no gateway has run on it since.
+    pub is_backup: bool,
     /// Keeps a gateway from starting meanwhile.
     _lock: Option<Lock>,
     _copy: Option<TemporaryFolder>,
@@ -92,14 +94,28 @@ pub fn open(path: &Path, policy: WalPolicy) -> Result<Source, SourceError> {
         return Ok(Source::Export(File::open(path).map_err(unreadable)?));
     }
     drop(file);
-    let mut database = open_database(path, policy)?;
+    let mut database = open_database(path, policy, Extent::Whole)?;
     let notes = [database.note.take(), check_schema(&database.connection)?];
     let notes: Vec<String> = notes.into_iter().flatten().collect();
     database.note = (!notes.is_empty()).then(|| notes.join("; "));
     Ok(Source::Database(Box::new(database)))
 }
 
-fn open_database(path: &Path, policy: WalPolicy) -> Result<Database, SourceError> {
+/// Opens a database of which a few rows are to be read.
+pub(crate) fn open_witness(path: &Path) -> Result<Database, SourceError> {
+    let database = open_database(path, WalPolicy::Judge, Extent::Part)?;
+    migrate::check(&database.connection).map_err(undecidable)?;
+    Ok(database)
+}
+
+/// How much of a database is going to be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Whole,
+    Part,
+}
+
+fn open_database(path: &Path, policy: WalPolicy, extent: Extent) -> Result<Database, SourceError> {
     let layout = Layout::of(path).map_err(undecidable)?;
     let unreadable =
         |error: io::Error| SourceError::Unreadable(format!("cannot lock {}: {error}", layout.lock.display()));
@@ -107,7 +123,14 @@ fn open_database(path: &Path, policy: WalPolicy) -> Result<Database, SourceError
         LockState::HeldByGateway => {
             let connection = connection::reader(&layout.database).map_err(cannot_open)?;
             let note = Some("a gateway is running on this database".to_owned());
-            return Ok(Database { connection, note, _lock: None, _copy: None, as_found: None });
+            return Ok(Database {
+                connection,
+                note,
+                is_backup: false,
+                _lock: None,
+                _copy: None,
+                as_found: None,
+            });
         }
         LockState::Shared(lock) => Some(lock),
         LockState::Absent => None,
@@ -118,13 +141,25 @@ fn open_database(path: &Path, policy: WalPolicy) -> Result<Database, SourceError
     let (connection, copy) = match plan {
         LogPlan::Replay => open_with_log(&layout)?,
         LogPlan::Nothing | LogPlan::SetAside => {
-            read_ahead(&layout.database);
+            if extent == Extent::Whole {
+                read_ahead(&layout.database);
+            }
             (connection::immutable(&layout.database).map_err(cannot_open)?, None)
         }
     };
     let note = (plan == LogPlan::SetAside)
         .then(|| format!("{} does not belong to the database and was not counted", layout.wal.display()));
-    Ok(Database { connection, note, _lock: lock, _copy: copy, as_found })
+    let cannot_read = |error: io::Error| {
+        SourceError::Unreadable(format!("cannot read {}: {error}", layout.database.display()))
+    };
+    let is_backup = plan != LogPlan::Replay && is_rollback(&layout.database).map_err(cannot_read)?;
+    Ok(Database { connection, note, is_backup, _lock: lock, _copy: copy, as_found })
+}
+
+fn is_rollback(path: &Path) -> io::Result<bool> {
+    let mut header = [0; guard::header::HEADER_BYTES];
+    File::open(path)?.read_exact(&mut header)?;
+    Ok(guard::header::DatabaseHeader::parse(&header).is_rollback())
 }
 
 fn plan(layout: &Layout, policy: WalPolicy) -> Result<LogPlan, SourceError> {

@@ -1,7 +1,7 @@
 //! What tells one chain from another and one history of it from another: its id, its
 //! first and last receipts, and the restores that it records.
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::error::Error;
 use super::receipts::{self, Head};
@@ -27,7 +27,7 @@ impl State {
             .ok_or_else(|| Error::Corrupt("the database does not say which chain it holds".to_owned()))?;
         let head = Head::load(connection)?;
         let receipt_id = receipts::find_at(connection, head.seq, |receipt, _| receipt.event_id.to_owned())?;
-        let genesis_hash = genesis(connection)?;
+        let genesis_hash = standing(connection, 1)?.map(|(_, hash)| hash);
         Ok(State { chain_id, genesis_hash, head, receipt_id })
     }
 }
@@ -35,14 +35,23 @@ impl State {
 /// The chain's id; `None` where the row that holds it is gone.
 pub fn find_id(connection: &Connection) -> Result<Option<String>, Error> {
     connection
-        .query_row("SELECT chain_id FROM chain WHERE only_row = 1", [], |row| row.get(0))
+        .query_row("SELECT chain_id FROM chain WHERE only_row = 1", [], |row| text(row, 0))
         .optional()
         .map_err(Error::cannot("read the chain's id"))
 }
 
-/// Hash of the first receipt.
-pub fn genesis(connection: &Connection) -> Result<Option<String>, Error> {
-    receipts::find_at(connection, 1, |_, hash| hash.to_owned())
+/// Id and hash of the receipt at a position, whatever else is wrong with it.
+pub fn standing(connection: &Connection, seq: i64) -> Result<Option<(String, String)>, Error> {
+    connection
+        .prepare_cached("SELECT event_id, receipt_hash FROM receipts WHERE seq = ?1")
+        .and_then(|mut row| row.query_row([seq], |row| Ok((text(row, 0)?, text(row, 1)?))).optional())
+        .map_err(Error::cannot("find a receipt"))
+}
+
+/// Text as it stands there; what is none is not equal to any.
+fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
+    let bytes = row.get_ref(column)?.as_bytes_or_null();
+    Ok(String::from_utf8_lossy(bytes.ok().flatten().unwrap_or_default()).into_owned())
 }
 
 /// Position of the last receipt, whatever the recorded head says; 0 where there is none.
@@ -60,7 +69,7 @@ pub struct Restore {
     /// Its hash.
     pub receipt_hash: String,
     /// What was restored, and what was known of the chain then.
-    pub resource: Option<String>,
+    pub resource: String,
 }
 
 /// The newest `limit` receipts that record a restore, newest first. Such a receipt has
@@ -73,8 +82,8 @@ pub fn restores(connection: &Connection, limit: u32) -> Result<Vec<Restore>, Err
     connection
         .prepare_cached(SELECT)
         .and_then(|mut rows| {
-            let restore = |row: &rusqlite::Row<'_>| {
-                Ok(Restore { seq: row.get(0)?, receipt_hash: row.get(1)?, resource: row.get(2)? })
+            let restore = |row: &Row<'_>| {
+                Ok(Restore { seq: row.get(0)?, receipt_hash: text(row, 1)?, resource: text(row, 2)? })
             };
             rows.query_map([limit], restore)?.collect()
         })

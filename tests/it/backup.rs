@@ -4,7 +4,6 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Barrier, OnceLock};
 use std::thread::{self, JoinHandle};
@@ -14,8 +13,8 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Agent, Answer, Gateway, Home, assert_failure, decide, decision_ids, sha256, try_request, verified,
-    verify, wait_until,
+    Agent, Answer, Gateway, Home, SmallDisk, assert_failure, decide, decision_ids, sha256, try_request,
+    verified, verify, wait_until,
 };
 
 const PATH: &str = "/v1/admin/backup";
@@ -339,38 +338,6 @@ fn a_file_in_the_folder_s_place_fails_the_backup_and_nothing_else() {
     decide(&gateway.agent("a"), 1);
 }
 
-/// A small disk; unmounted when dropped.
-struct SmallDisk(PathBuf);
-
-impl SmallDisk {
-    /// `None` where mounting is not permitted.
-    fn mount(at: PathBuf, options: &str) -> Option<Self> {
-        fs::create_dir_all(&at).expect("a folder");
-        let output = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&at).output();
-        match output {
-            Ok(output) if output.status.success() => Some(SmallDisk(at)),
-            other => {
-                println!("not tested, a disk cannot be mounted here: {other:?}");
-                None
-            }
-        }
-    }
-
-    fn resize(&self, size: &str) {
-        let size = format!("remount,size={size}");
-        let status = Command::new("mount").args(["-o", &size]).arg(&self.0).status().expect("mount runs");
-        assert!(status.success());
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let status = Command::new("umount").arg("-l").arg(&self.0).status();
-        let unmounted = status.is_ok_and(|status| status.success());
-        assert!(unmounted || thread::panicking(), "{} is still mounted", self.0.display());
-    }
-}
-
 #[test]
 fn a_full_disk_fails_the_backup_and_nothing_else() {
     let home = home_with_many();
@@ -379,13 +346,13 @@ fn a_full_disk_fails_the_backup_and_nothing_else() {
     let gateway = home.start();
     let agent = gateway.agent("a");
     assert_failure(&backup(&gateway, "b.db"), 507, "InsufficientStorage");
-    assert!(names(&disk.0).is_empty(), "{:?}", names(&disk.0));
+    assert!(names(disk.path()).is_empty(), "{:?}", names(disk.path()));
     assert_ready(&gateway);
     decide(&agent, 3);
-    disk.resize("64m");
+    disk.remount("size=64m");
     let answer = backup(&gateway, "b.db");
     assert_eq!(answer.status, 200, "{answer:?}");
-    assert_eq!(verified(&disk.0.join("b.db")), MANY + 3);
+    assert_eq!(verified(&disk.path().join("b.db")), MANY + 3);
 }
 
 #[test]

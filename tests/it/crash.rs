@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 
-use crate::support::{Agent, Gateway, Home, decide, decision_ids, dump, verified, wait_until};
+use crate::support::{Agent, Gateway, Home, decide, decision_ids, dump, faults, verified, wait_until};
 
 /// Numbers that are the same in every run (SplitMix64).
 struct Random(u64);
@@ -211,16 +211,6 @@ fn open_and_close(database: &Path) {
     connection.busy_timeout(Duration::from_secs(5)).expect("configured");
     connection.query_row("SELECT count(*) FROM receipts", [], |_| Ok(())).expect("read");
     connection.close().expect("closed");
-}
-
-/// Compiles the library of faults; returns its path.
-fn faults(home: &Home) -> String {
-    let library = home.path("faults.so");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/faults.c");
-    let mut cc = Command::new("cc");
-    let cc = cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(&library).arg(source);
-    assert!(cc.arg("-ldl").status().expect("a C compiler").success());
-    library.to_str().expect("text").to_owned()
 }
 
 /// Starts a gateway that is killed before its `call`th change to a file or a name.

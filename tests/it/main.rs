@@ -12,6 +12,7 @@ mod evidence;
 mod gate;
 mod guard;
 mod load;
+mod manifest;
 mod process;
 mod runbook;
 mod scale;

@@ -523,3 +523,49 @@ pub fn verified(database: &Path) -> u64 {
     assert!(output.status.success(), "{text}{errors}");
     serde_json::from_str::<Value>(&text).expect("JSON")["receipts"].as_u64().expect("a count")
 }
+
+/// Compiles the library of faults; returns its path.
+pub fn faults(home: &Home) -> String {
+    let library = home.path("faults.so");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/faults.c");
+    let mut cc = Command::new("cc");
+    let cc = cc.args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"]).arg(&library).arg(source);
+    assert!(cc.arg("-ldl").status().expect("a C compiler").success());
+    library.to_str().expect("text").to_owned()
+}
+
+/// A small disk; unmounted when dropped.
+pub struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None` where mounting is not permitted.
+    pub fn mount(at: PathBuf, options: &str) -> Option<Self> {
+        fs::create_dir_all(&at).expect("a folder");
+        let output = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&at).output();
+        match output {
+            Ok(output) if output.status.success() => Some(SmallDisk(at)),
+            other => {
+                println!("not tested, a disk cannot be mounted here: {other:?}");
+                None
+            }
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn remount(&self, options: &str) {
+        let options = format!("remount,{options}");
+        let status = Command::new("mount").args(["-o", &options]).arg(&self.0).status().expect("mount runs");
+        assert!(status.success());
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let status = Command::new("umount").arg("-l").arg(&self.0).status();
+        let unmounted = status.is_ok_and(|status| status.success());
+        assert!(unmounted || std::thread::panicking(), "{} is still mounted", self.0.display());
+    }
+}

@@ -1,0 +1,175 @@
+//! Reading witnesses from where they lie: manifests, backups, folders of both.
+
+use std::ffi::OsStr;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+
+use crate::domain::canon::Hash;
+use crate::domain::time::Timestamp;
+use crate::evidence::manifest::{self, Manifest, Position, RESTORES_MAX, SUFFIX};
+use crate::evidence::source::{self, SourceError};
+use crate::store::chain::{self, State};
+use crate::store::error::Error;
+use crate::store::files;
+use crate::store::guard::header::MAGIC;
+
+use super::verdict::Pin;
+use super::{Unreadable, Witness, Witnesses};
+
+impl Witnesses {
+    /// The manifests in a folder, for the chain `chain_id`; no database is opened, so
+    /// the folder may be the live database's own. Those that cannot be read are listed.
+    /// A folder that is not there holds none.
+    pub fn of_folder(path: &Path, chain_id: &str) -> io::Result<Self> {
+        let mut found = Witnesses { chain_id: chain_id.to_owned(), ..Witnesses::default() };
+        let entries = match entries(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            other => other?,
+        };
+        for path in entries.iter().filter(|path| is_manifest(path)) {
+            found.keep_manifest(path);
+        }
+        Ok(found)
+    }
+
+    /// What stands at each of `paths`, to judge the file `judged` with: a manifest, a
+    /// backup, or a folder with its manifests, and its databases that have none. A path
+    /// that is none of these is an error; a file in a folder is listed as unreadable.
+    pub fn of_paths(paths: &[PathBuf], chain_id: &str, judged: &Path) -> Result<Self, SourceError> {
+        let mut found = Witnesses { chain_id: chain_id.to_owned(), ..Witnesses::default() };
+        let own = identity(&fs::metadata(judged).map_err(unreadable(judged))?);
+        for path in paths {
+            let metadata = fs::metadata(path).map_err(unreadable(path))?;
+            if metadata.is_dir() {
+                found.add_folder(path, own).map_err(unreadable(path))?;
+            } else if identity(&metadata) == own {
+                let line = format!("{} is what is verified: it is no witness of itself", path.display());
+                return Err(SourceError::Unreadable(line));
+            } else if metadata.is_file() && is_database(path).map_err(unreadable(path))? {
+                let witness = of_database(path)
+                    .map_err(|what| SourceError::Unreadable(format!("{}: {what}", path.display())))?;
+                found.all.push(witness);
+            } else {
+                found.add_manifest(path).map_err(|unreadable| {
+                    let path = path.display();
+                    SourceError::Unreadable(format!("{path} is no witness: {}", unreadable.reason))
+                })?;
+            }
+        }
+        Ok(found)
+    }
+
+    fn add_folder(&mut self, folder: &Path, own: (u64, u64)) -> io::Result<()> {
+        for path in entries(folder)? {
+            if is_manifest(&path) {
+                self.keep_manifest(&path);
+                continue;
+            }
+            let is_own = fs::metadata(&path).is_ok_and(|metadata| identity(&metadata) == own);
+            if is_own || fs::exists(files::with_suffix(&path, SUFFIX)).unwrap_or(false) {
+                continue;
+            }
+            match is_database(&path) {
+                Ok(false) => {}
+                Ok(true) => match of_database(&path) {
+                    Ok(witness) => self.all.push(witness),
+                    Err(reason) => self.unreadable.push(Unreadable { path, reason }),
+                },
+                Err(error) => self.unreadable.push(Unreadable { path, reason: error.to_string() }),
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_manifest(&mut self, path: &Path) {
+        if let Err(unreadable) = self.add_manifest(path) {
+            self.unreadable.push(unreadable);
+        }
+    }
+
+    fn add_manifest(&mut self, path: &Path) -> Result<(), Unreadable> {
+        let unreadable = |reason: String| Unreadable { path: path.to_owned(), reason };
+        let bytes = manifest::read(path).map_err(|error| unreadable(error.to_string()))?;
+        // Also of one that says nothing: the manifest after it knows what it was.
+        self.manifests.push((path.to_owned(), Hash::of(&bytes)));
+        let manifest = Manifest::parse(&bytes).map_err(|error| unreadable(error.to_string()))?;
+        self.all.push(Witness {
+            path: path.to_owned(),
+            pin: Pin {
+                chain_id: manifest.chain_id,
+                genesis_hash: manifest.genesis_hash,
+                seq: manifest.head.seq,
+                receipt_id: manifest.head.receipt_id,
+                receipt_hash: manifest.head.receipt_hash,
+                restores: manifest.restores,
+            },
+            created_at: Timestamp::parse(&manifest.created_at),
+            file: Some(manifest.file),
+            previous: manifest.previous_manifest,
+        });
+        Ok(())
+    }
+}
+
+fn unreadable(path: &Path) -> impl Fn(io::Error) -> SourceError {
+    move |error| SourceError::Unreadable(format!("cannot read {}: {error}", path.display()))
+}
+
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+/// The files of a folder in the order of their names; hidden ones are half done.
+fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if !is_hidden && fs::metadata(&path).is_ok_and(|metadata| metadata.is_file()) {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn is_manifest(path: &Path) -> bool {
+    path.file_name().map(OsStr::as_encoded_bytes).is_some_and(|name| name.ends_with(SUFFIX.as_bytes()))
+}
+
+fn is_database(path: &Path) -> io::Result<bool> {
+    let mut magic = Vec::new();
+    File::open(path)?.take(MAGIC.len() as u64).read_to_end(&mut magic)?;
+    Ok(magic == MAGIC)
+}
+
+/// A database by its head alone: what it says before that is not verified, and not
+/// believed either.
+fn of_database(path: &Path) -> Result<Witness, String> {
+    let database = source::open_witness(path).map_err(|error| error.to_string())?;
+    let pin = pin(&database.connection).map_err(|error| error.to_string())?;
+    Ok(Witness { path: path.to_owned(), pin, created_at: None, file: None, previous: None })
+}
+
+fn pin(connection: &Connection) -> Result<Pin, Error> {
+    let view = connection.unchecked_transaction().map_err(Error::cannot("begin to read"))?;
+    let state = State::load(&view)?;
+    let restores = chain::restores(&view, RESTORES_MAX)?;
+    view.finish().map_err(Error::cannot("end a read"))?;
+    let restores = restores
+        .into_iter()
+        .map(|restore| Position { seq: restore.seq, receipt_hash: restore.receipt_hash })
+        .collect();
+    Ok(Pin {
+        chain_id: state.chain_id,
+        genesis_hash: state.genesis_hash,
+        seq: state.head.seq,
+        receipt_id: state.receipt_id,
+        receipt_hash: state.head.receipt_hash,
+        restores,
+    })
+}

@@ -1,0 +1,258 @@
+//! Witnesses: what was kept of a chain elsewhere, and what it says of the chain now.
+//!
+//! A chain that was cut off, rewritten or continued from an old copy is whole by
+//! itself; only somebody who saw the lost part can tell. A manifest of a backup is
+//! such a witness, and so is a backup. Judging looks up the receipts at the witnesses'
+//! positions and nothing else; that the chain between them is whole is the verifier's
+//! to say.
+
+mod load;
+pub mod verdict;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+use sha2::{Digest, Sha256};
+
+use crate::domain::canon::Hash;
+use crate::domain::time::Timestamp;
+use crate::store::chain;
+use crate::store::error::Error;
+use crate::store::files;
+
+use super::manifest::{BackupFile, Previous};
+use verdict::{Chain, Overall, Pin, Restore, Standing, Verdict};
+
+/// How much is read at a time for a digest.
+const DIGEST_BYTES: usize = 1 << 20;
+
+/// One witness.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Witness {
+    /// The manifest or backup.
+    pub path: PathBuf,
+    /// What it knows.
+    pub pin: Pin,
+    /// When it was made, where it says so.
+    pub created_at: Option<Timestamp>,
+    /// The backup that it describes; `None` for a backup itself.
+    pub file: Option<BackupFile>,
+    /// The manifest before it.
+    pub previous: Option<Previous>,
+}
+
+/// What should be a witness and cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The file.
+    pub path: PathBuf,
+    /// Why not.
+    pub reason: String,
+}
+
+/// The witnesses that somebody offers for one chain; among them may be those of others.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Witnesses {
+    chain_id: String,
+    all: Vec<Witness>,
+    /// Every file that is or should be a manifest, with its digest.
+    manifests: Vec<(PathBuf, Hash)>,
+    unreadable: Vec<Unreadable>,
+}
+
+/// A file that is not what was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Altered {
+    /// `manifest_altered` or `digest_mismatch`.
+    pub kind: &'static str,
+    /// The file.
+    pub path: PathBuf,
+    /// The manifest that says what it was.
+    pub witness: PathBuf,
+    /// Its SHA-256, or its size, then.
+    pub expected: String,
+    /// And now.
+    pub found: String,
+}
+
+/// What one witness of the chain says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judged<'w> {
+    /// The witness.
+    pub witness: &'w Witness,
+    /// What it says.
+    pub verdict: Verdict,
+    /// What stands at its position now.
+    pub found: Option<Standing>,
+}
+
+/// What all of them say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report<'w> {
+    /// Each witness of the chain.
+    pub judged: Vec<Judged<'w>>,
+    /// The newest witness of the chain, by position, whatever it says.
+    pub newest: Option<&'w Witness>,
+    /// How many witnesses are of other chains.
+    pub other_chains: usize,
+    /// What could not be read.
+    pub unreadable: &'w [Unreadable],
+    /// Files that are not what was written.
+    pub altered: Vec<Altered>,
+    /// Position of the chain's last receipt.
+    pub head_seq: i64,
+}
+
+impl Report<'_> {
+    /// The newest position whose witness matches; `None` where no witness does.
+    pub fn seen_seq(&self) -> Option<i64> {
+        let matched = self.judged.iter().filter(|judged| judged.verdict == Verdict::Matched);
+        matched.map(|judged| judged.witness.pin.seq).max()
+    }
+
+    /// How many witnesses say what `is` asks for.
+    pub fn count(&self, is: impl Fn(Verdict) -> bool) -> usize {
+        self.judged.iter().filter(|judged| is(judged.verdict)).count()
+    }
+
+    /// The chain is that of a backup on which no gateway has run: where it ends as one
+    /// of the witnesses does, those beyond its end are later, and nothing was cut off.
+    pub fn of_backup(mut self) -> Self {
+        if self.seen_seq() == Some(self.head_seq) {
+            let beyond = self.judged.iter_mut().filter(|judged| judged.verdict == Verdict::Truncated);
+            beyond.for_each(|judged| judged.verdict = Verdict::Later);
+        }
+        self
+    }
+
+    /// The whole, of a chain that does or does not verify by itself.
+    pub fn overall(&self, broken: bool) -> Overall {
+        let verdicts: Vec<Verdict> = self.judged.iter().map(|judged| judged.verdict).collect();
+        verdict::overall(broken, &verdicts, !self.altered.is_empty())
+    }
+}
+
+/// What the witnesses say of the chain in a database, on one view of it. To be asked
+/// after they were loaded: what they saw must be there by then.
+pub fn judge<'w>(connection: &Connection, witnesses: &'w Witnesses) -> Result<Report<'w>, Error> {
+    if connection.is_autocommit() {
+        let view = connection.unchecked_transaction().map_err(Error::cannot("begin to read"))?;
+        let report = judge_view(&view, witnesses)?;
+        view.finish().map_err(Error::cannot("end a read"))?;
+        return Ok(report);
+    }
+    judge_view(connection, witnesses)
+}
+
+fn judge_view<'w>(connection: &Connection, witnesses: &'w Witnesses) -> Result<Report<'w>, Error> {
+    let mut chain = Chain {
+        chain_id: witnesses.chain_id.clone(),
+        genesis_hash: chain::standing(connection, 1)?.map(|(_, hash)| hash),
+        head_seq: chain::last_seq(connection)?,
+        restores: Vec::new(),
+    };
+    let is_own = |witness: &&Witness| witness.pin.is_of(&chain.chain_id, chain.genesis_hash.as_deref());
+    let own: Vec<&Witness> = witnesses.all.iter().filter(is_own).collect();
+    let mut judged = Vec::with_capacity(own.len());
+    for &witness in &own {
+        let found = chain::standing(connection, witness.pin.seq)?
+            .map(|(receipt_id, receipt_hash)| Standing { receipt_id, receipt_hash });
+        let verdict = verdict::judge(&witness.pin, &chain, found.as_ref());
+        judged.push(Judged { witness, verdict, found });
+    }
+    // Finding the restores may mean reading the chain, so only where one could matter.
+    if judged.iter().any(|judged| matches!(judged.verdict, Verdict::Forked | Verdict::Truncated)) {
+        chain.restores = restores(connection)?;
+        for one in &mut judged {
+            one.verdict = verdict::judge(&one.witness.pin, &chain, one.found.as_ref());
+        }
+    }
+    Ok(Report {
+        judged,
+        newest: own.iter().copied().max_by_key(|witness| (witness.pin.seq, witness.created_at)),
+        other_chains: witnesses.all.len() - own.len(),
+        unreadable: &witnesses.unreadable,
+        altered: witnesses.altered_manifests(),
+        head_seq: chain.head_seq,
+    })
+}
+
+fn restores(connection: &Connection) -> Result<Vec<Restore>, Error> {
+    let found = chain::restores(connection, u32::MAX)?;
+    let restore = |found: chain::Restore| Restore::parse(found.seq, &found.receipt_hash, &found.resource);
+    Ok(found.into_iter().filter_map(restore).collect())
+}
+
+impl Witnesses {
+    /// Manifests that are not what the one after them says they were. A name is looked
+    /// for in the same folder first; elsewhere, any file of that name and digest will do.
+    fn altered_manifests(&self) -> Vec<Altered> {
+        let mut by_name: BTreeMap<_, Vec<&(PathBuf, Hash)>> = BTreeMap::new();
+        for manifest in &self.manifests {
+            by_name.entry(manifest.0.file_name().unwrap_or_default()).or_default().push(manifest);
+        }
+        let mut altered = Vec::new();
+        for witness in &self.all {
+            let Some(previous) = &witness.previous else { continue };
+            let Some(named) = by_name.get(std::ffi::OsStr::new(&previous.name)) else { continue };
+            let beside: Vec<_> =
+                named.iter().filter(|(path, _)| path.parent() == witness.path.parent()).collect();
+            let candidates = if beside.is_empty() { named.iter().collect() } else { beside };
+            if candidates.iter().any(|(_, sha256)| sha256.to_string() == previous.sha256) {
+                continue;
+            }
+            altered.extend(candidates.into_iter().map(|(path, sha256)| Altered {
+                kind: "manifest_altered",
+                path: path.clone(),
+                witness: witness.path.clone(),
+                expected: previous.sha256.clone(),
+                found: sha256.to_string(),
+            }));
+        }
+        altered
+    }
+
+    /// Whether the file at `path` is the one that a manifest beside it describes; reads
+    /// the file whole where there is one.
+    pub fn check_file(&self, path: &Path) -> io::Result<Vec<Altered>> {
+        let folder = fs::canonicalize(files::folder_of(path))?;
+        let describes = |witness: &&Witness| {
+            let named =
+                witness.file.as_ref().is_some_and(|file| path.file_name() == Some(file.name.as_ref()));
+            named && fs::canonicalize(files::folder_of(&witness.path)).is_ok_and(|own| own == folder)
+        };
+        let described: Vec<&Witness> = self.all.iter().filter(describes).collect();
+        if described.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (bytes, sha256) = measure(path)?;
+        let (bytes, sha256) = (format!("{bytes} bytes"), sha256.to_string());
+        let mut altered = Vec::new();
+        for witness in described {
+            let Some(file) = &witness.file else { continue };
+            let pairs = [(format!("{} bytes", file.bytes), &bytes), (file.sha256.clone(), &sha256)];
+            if let Some((expected, found)) = pairs.into_iter().find(|(expected, found)| expected != *found) {
+                let (path, found) = (path.to_owned(), found.clone());
+                let witness = witness.path.clone();
+                altered.push(Altered { kind: "digest_mismatch", path, witness, expected, found });
+            }
+        }
+        Ok(altered)
+    }
+}
+
+fn measure(path: &Path) -> io::Result<(u64, Hash)> {
+    let mut file = File::open(path)?;
+    let (mut digest, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; DIGEST_BYTES]);
+    loop {
+        let read = file.read(&mut buffer)?;
+        if read == 0 {
+            return Ok((bytes, Hash::from_bytes(digest.finalize().into())));
+        }
+        digest.update(&buffer[..read]);
+        bytes += read as u64;
+    }
+}

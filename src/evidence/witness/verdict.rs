@@ -1,0 +1,353 @@
+//! What one witness says of a chain, and all of them together. Pure: no files, no SQL.
+
+use crate::evidence::manifest::Position;
+
+/// What a witness knows: the history that ends with one receipt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pin {
+    /// The chain.
+    pub chain_id: String,
+    /// Hash of its first receipt; `None` where it was empty.
+    pub genesis_hash: Option<String>,
+    /// Position of the newest receipt; 0 where there was none.
+    pub seq: i64,
+    /// Its id.
+    pub receipt_id: Option<String>,
+    /// Its hash.
+    pub receipt_hash: String,
+    /// The newest restores in that history.
+    pub restores: Vec<Position>,
+}
+
+impl Pin {
+    /// Whether this is of the chain. The id alone is not covered by any hash; the first
+    /// receipt is, and no two chains share it.
+    pub fn is_of(&self, chain_id: &str, genesis_hash: Option<&str>) -> bool {
+        self.chain_id == chain_id
+            || (self.genesis_hash.is_some() && self.genesis_hash.as_deref() == genesis_hash)
+    }
+}
+
+/// The chain that is judged.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Chain {
+    /// Its id.
+    pub chain_id: String,
+    /// Hash of its first receipt.
+    pub genesis_hash: Option<String>,
+    /// Position of its last receipt.
+    pub head_seq: i64,
+    /// The restores that it records.
+    pub restores: Vec<Restore>,
+}
+
+/// The receipt that stands at a witness's position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Its id.
+    pub receipt_id: String,
+    /// Its hash.
+    pub receipt_hash: String,
+}
+
+/// A recorded restore, as far as it acknowledges that the chain left another branch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restore {
+    /// Position of the receipt that records it: the first one of the new branch.
+    pub seq: i64,
+    /// Its hash.
+    pub receipt_hash: String,
+    /// Position of the newest head that was known then; `None` where none was.
+    pub known_seq: Option<i64>,
+}
+
+impl Restore {
+    /// Reads `head:SEQ:HASH known:SEQ:HASH`, or `known:none`, from the receipt at `seq`.
+    /// `None` for what does not say that it follows the restored head.
+    pub fn parse(seq: i64, receipt_hash: &str, resource: &str) -> Option<Self> {
+        let (head, known) = resource.split_once(' ')?;
+        let position = |text: &str| -> Option<i64> { text.split_once(':')?.0.parse().ok() };
+        if position(head.strip_prefix("head:")?)? != seq - 1 {
+            return None;
+        }
+        let known_seq = match known.strip_prefix("known:")? {
+            "none" => None,
+            known => Some(position(known)?),
+        };
+        Some(Restore { seq, receipt_hash: receipt_hash.to_owned(), known_seq })
+    }
+
+    /// Whether the witness's branch is one that this restore left, and that was known:
+    /// it does not hold the restore itself, and ends no later than the newest known head.
+    fn covers(&self, pin: &Pin, common: i64) -> bool {
+        self.seq > common && self.seq <= pin.seq && self.known_seq.is_some_and(|known| pin.seq <= known)
+    }
+}
+
+/// What one witness says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The chain holds the witnessed history.
+    Matched,
+    /// The same receipt, or the first one, has another hash.
+    Rewritten,
+    /// Another receipt stands at the witness's position.
+    Forked,
+    /// The chain left the witnessed branch by a restore that it records.
+    Acknowledged {
+        /// Where the restore is recorded.
+        restored_at: i64,
+    },
+    /// The chain ends before the witness's position.
+    Truncated,
+    /// The same, of a backup that no gateway has run on: the witness is later.
+    Later,
+}
+
+impl Verdict {
+    /// Whether something is wrong.
+    pub fn is_offence(self) -> bool {
+        match self {
+            Verdict::Rewritten | Verdict::Forked | Verdict::Truncated => true,
+            Verdict::Matched | Verdict::Acknowledged { .. } | Verdict::Later => false,
+        }
+    }
+
+    /// Stable name for programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Verdict::Matched => "matched",
+            Verdict::Rewritten => "rewritten",
+            Verdict::Forked => "forked",
+            Verdict::Acknowledged { .. } => "acknowledged",
+            Verdict::Truncated => "truncated",
+            Verdict::Later => "later",
+        }
+    }
+}
+
+/// What a witness of `chain` says, where `found` stands at its position.
+pub fn judge(pin: &Pin, chain: &Chain, found: Option<&Standing>) -> Verdict {
+    if let (Some(pinned), Some(first)) = (&pin.genesis_hash, &chain.genesis_hash)
+        && pinned != first
+    {
+        return Verdict::Rewritten;
+    }
+    if pin.chain_id != chain.chain_id {
+        // The same first receipt under another name: somebody has been at it.
+        return Verdict::Rewritten;
+    }
+    match found {
+        _ if pin.seq == 0 => Verdict::Matched,
+        Some(found) if found.receipt_hash == pin.receipt_hash => Verdict::Matched,
+        Some(found) if pin.receipt_id.as_ref() == Some(&found.receipt_id) => Verdict::Rewritten,
+        Some(_) => acknowledged(pin, chain).unwrap_or(Verdict::Forked),
+        None if pin.seq > chain.head_seq => acknowledged(pin, chain).unwrap_or(Verdict::Truncated),
+        // A gap: the receipt was taken out of the middle.
+        None => Verdict::Rewritten,
+    }
+}
+
+fn acknowledged(pin: &Pin, chain: &Chain) -> Option<Verdict> {
+    // Hashes are chained: with the newest restore that both hold, both hold all before it.
+    let is_common = |restore: &&Restore| {
+        pin.restores.iter().any(|own| own.seq == restore.seq && own.receipt_hash == restore.receipt_hash)
+    };
+    let common = chain.restores.iter().filter(is_common).map(|restore| restore.seq).max().unwrap_or(0);
+    let covering = chain.restores.iter().filter(|restore| restore.covers(pin, common));
+    covering.map(|restore| Verdict::Acknowledged { restored_at: restore.seq }).next()
+}
+
+/// The whole of a verification against witnesses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Overall {
+    /// The chain is whole, and holds what every witness of it saw.
+    Verified,
+    /// The chain does not verify by itself.
+    Broken,
+    /// Receipts that were witnessed have been changed.
+    Rewritten,
+    /// The chain left a witnessed branch, and records no restore.
+    Forked,
+    /// Witnessed receipts are missing at its end.
+    Truncated,
+    /// A manifest, or the file that one describes, is not what was written.
+    Altered,
+    /// The chain is whole, and no witness is of it.
+    Unwitnessed,
+}
+
+impl Overall {
+    /// Stable name for programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Overall::Verified => "verified",
+            Overall::Broken => "broken",
+            Overall::Rewritten => "rewritten",
+            Overall::Forked => "forked",
+            Overall::Truncated => "truncated",
+            Overall::Altered => "altered",
+            Overall::Unwitnessed => "unwitnessed",
+        }
+    }
+}
+
+/// The worst of it: of a broken chain, of each witness of it, of altered files.
+pub fn overall(broken: bool, verdicts: &[Verdict], altered: bool) -> Overall {
+    let has = |verdict| verdicts.contains(&verdict);
+    if broken {
+        Overall::Broken
+    } else if has(Verdict::Rewritten) {
+        Overall::Rewritten
+    } else if has(Verdict::Forked) {
+        Overall::Forked
+    } else if has(Verdict::Truncated) {
+        Overall::Truncated
+    } else if altered {
+        Overall::Altered
+    } else if verdicts.is_empty() {
+        Overall::Unwitnessed
+    } else {
+        Overall::Verified
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pin(seq: i64, hash: &str) -> Pin {
+        Pin {
+            chain_id: "c".into(),
+            genesis_hash: (seq > 0).then(|| "first".into()),
+            seq,
+            receipt_id: (seq > 0).then(|| format!("rcpt_{seq}_x")),
+            receipt_hash: hash.into(),
+            restores: Vec::new(),
+        }
+    }
+
+    fn chain(head_seq: i64, restores: &[(i64, Option<i64>)]) -> Chain {
+        let restore = |&(seq, known_seq): &(i64, Option<i64>)| Restore {
+            seq,
+            receipt_hash: format!("restore {seq}"),
+            known_seq,
+        };
+        Chain {
+            chain_id: "c".into(),
+            genesis_hash: (head_seq > 0).then(|| "first".into()),
+            head_seq,
+            restores: restores.iter().map(restore).collect(),
+        }
+    }
+
+    fn stands(id: &str, hash: &str) -> Option<Standing> {
+        Some(Standing { receipt_id: id.into(), receipt_hash: hash.into() })
+    }
+
+    #[test]
+    fn each_verdict_has_its_case() {
+        let by = |restored_at| Verdict::Acknowledged { restored_at };
+        let same = || stands("rcpt_5_x", "h");
+        let edited = || stands("rcpt_5_x", "other");
+        let another = || stands("rcpt_5_y", "other");
+        for (what, head, restores, found, expected) in [
+            ("grown since", 9, &[][..], same(), Verdict::Matched),
+            ("its head", 5, &[], same(), Verdict::Matched),
+            ("matched, and restored later", 9, &[(7, Some(9))], same(), Verdict::Matched),
+            ("an edited receipt", 9, &[], edited(), Verdict::Rewritten),
+            ("a restore excuses no edit", 9, &[(4, Some(9))], edited(), Verdict::Rewritten),
+            ("a gap", 9, &[], None, Verdict::Rewritten),
+            ("another receipt", 9, &[], another(), Verdict::Forked),
+            ("acknowledged", 9, &[(4, Some(5))], another(), by(4)),
+            ("at the very first receipt of the branch", 9, &[(5, Some(5))], another(), by(5)),
+            ("restored after the witness's position", 9, &[(6, Some(9))], another(), Verdict::Forked),
+            ("known no further than before it", 9, &[(4, Some(4))], another(), Verdict::Forked),
+            ("nothing known", 9, &[(4, None)], another(), Verdict::Forked),
+            ("the second restore covers it", 9, &[(3, Some(4)), (4, Some(8))], another(), by(4)),
+            ("cut off", 4, &[], None, Verdict::Truncated),
+            ("all cut off", 0, &[], None, Verdict::Truncated),
+            ("still shorter than the branch it left", 4, &[(4, Some(5))], None, by(4)),
+            ("shorter, and that branch was not known", 4, &[(4, Some(4))], None, Verdict::Truncated),
+        ] {
+            assert_eq!(judge(&pin(5, "h"), &chain(head, restores), found.as_ref()), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn another_first_receipt_or_another_id_is_a_rewritten_history() {
+        let mut other = chain(9, &[(4, Some(9))]);
+        other.genesis_hash = Some("another".into());
+        assert_eq!(judge(&pin(5, "h"), &other, stands("rcpt_5_x", "h").as_ref()), Verdict::Rewritten);
+        assert!(pin(5, "h").is_of("c", Some("another")), "by its id");
+        let mut renamed = chain(9, &[]);
+        renamed.chain_id = "d".into();
+        assert!(pin(5, "h").is_of("d", Some("first")), "by its first receipt");
+        assert_eq!(judge(&pin(5, "h"), &renamed, stands("rcpt_5_x", "h").as_ref()), Verdict::Rewritten);
+        assert!(!pin(5, "h").is_of("d", Some("another")));
+        assert!(!pin(0, "").is_of("d", None), "two empty chains are two");
+    }
+
+    #[test]
+    fn a_witness_of_the_empty_chain_always_matches() {
+        for head in [0, 9] {
+            assert_eq!(judge(&pin(0, ""), &chain(head, &[]), None), Verdict::Matched);
+        }
+    }
+
+    #[test]
+    fn a_restore_that_the_witnessed_branch_holds_itself_acknowledges_nothing() {
+        let found = stands("rcpt_5_y", "other");
+        let mut later = pin(5, "h");
+        later.restores = vec![Position { seq: 3, receipt_hash: "restore 3".into() }];
+        assert_eq!(judge(&later, &chain(9, &[(3, Some(9))]), found.as_ref()), Verdict::Forked);
+        assert_eq!(
+            judge(&later, &chain(9, &[(2, Some(9)), (3, Some(9))]), found.as_ref()),
+            Verdict::Forked,
+            "nor one before it"
+        );
+        let acknowledged = Verdict::Acknowledged { restored_at: 4 };
+        assert_eq!(judge(&later, &chain(9, &[(3, Some(9)), (4, Some(9))]), found.as_ref()), acknowledged);
+        later.restores[0].receipt_hash = "a restore on its own branch".into();
+        let acknowledged = Verdict::Acknowledged { restored_at: 3 };
+        assert_eq!(judge(&later, &chain(9, &[(3, Some(9))]), found.as_ref()), acknowledged);
+    }
+
+    #[test]
+    fn the_resource_of_a_restore_is_read_and_anything_else_acknowledges_nothing() {
+        let parsed = |resource| Restore::parse(5, "h", resource).map(|restore| restore.known_seq);
+        assert_eq!(parsed("head:4:aa known:9:bb"), Some(Some(9)));
+        assert_eq!(parsed("head:4:aa known:none"), Some(None));
+        for wrong in [
+            "",
+            "head:4:aa",
+            "head:3:aa known:9:bb",
+            "head:5:aa known:9:bb",
+            "head:x:aa known:9:bb",
+            "head:4:aa known:x:bb",
+            "head:4:aa known:9",
+            "known:9:bb head:4:aa",
+        ] {
+            assert_eq!(parsed(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_worst_verdict_names_the_whole() {
+        use Verdict::{Forked, Later, Matched, Rewritten, Truncated};
+        let acknowledged = Verdict::Acknowledged { restored_at: 1 };
+        for (broken, verdicts, altered, expected) in [
+            (false, &[Matched, Later, acknowledged][..], false, Overall::Verified),
+            (false, &[], false, Overall::Unwitnessed),
+            (false, &[Matched], true, Overall::Altered),
+            (false, &[], true, Overall::Altered),
+            (false, &[Matched, Truncated], true, Overall::Truncated),
+            (false, &[Truncated, Forked], false, Overall::Forked),
+            (false, &[Forked, Rewritten, Truncated], false, Overall::Rewritten),
+            (true, &[Rewritten], true, Overall::Broken),
+            (true, &[], false, Overall::Broken),
+        ] {
+            assert_eq!(overall(broken, verdicts, altered), expected, "{broken} {verdicts:?} {altered}");
+        }
+    }
+}
