@@ -206,7 +206,7 @@ prove() {
     for path in "$file" "$file.manifest.json" "$file.sha256"; do
         [ -f "$path" ] || fail 3 "$path is missing: does the gateway write its backups to another folder?"
     done
-    if "$verifier" "$file" --against "$backup_dir" >"$work/verdict" 2>&1; then
+    if "$verifier" "$file" --require-witness --against "$backup_dir" >"$work/verdict" 2>&1; then
         say "$(cat "$work/verdict")"
         return
     fi

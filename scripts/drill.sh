@@ -278,7 +278,7 @@ check_counts() {
 }
 
 count_with() {
-    "$verifier" --json "$1" --against "$manifest" 2>>"$folder/log" ||
+    "$verifier" --json "$1" --require-witness --against "$manifest" 2>>"$folder/log" ||
         step_failed chain "not verified against the manifest; see the log below"
 }
 

@@ -249,7 +249,8 @@ END
     file=$1
     shift
     if [ "$#" -gt 0 ]; then
-        "$verifier" "$file" --against "$@"
+        # A witness of another history is none.
+        "$verifier" "$file" --require-witness --against "$@"
     else
         "$verifier" "$file"
     fi
