@@ -16,3 +16,4 @@ mod manifest;
 mod process;
 mod runbook;
 mod scale;
+mod scripts;
