@@ -28,9 +28,18 @@ pub fn verify(
     observer: &mut dyn Observer,
 ) -> Result<Summary, Error> {
     let view = connection.unchecked_transaction().map_err(Error::cannot("begin to read"))?;
-    let result = Verification::new(&view, extent, observer)?.run();
+    let result = verify_view(&view, extent, observer);
     view.finish().map_err(Error::cannot("end a read"))?;
     result
+}
+
+/// Verifies on a view that the caller has begun.
+pub(crate) fn verify_view(
+    view: &Connection,
+    extent: Extent,
+    observer: &mut dyn Observer,
+) -> Result<Summary, Error> {
+    Verification::new(view, extent, observer)?.run()
 }
 
 struct Verification<'a> {

@@ -67,9 +67,10 @@ impl fmt::Display for SourceError {
 impl std::error::Error for SourceError {}
 
 /// What to do with a log of which the guard cannot say whether it belongs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum WalPolicy {
     /// Say that it cannot be told.
+    #[default]
     Judge,
     /// Count its rows.
     Replay,

@@ -32,12 +32,17 @@ impl State {
     }
 }
 
-/// The chain's id; `None` where the row that holds it is gone.
+/// The chain's id; `None` where the row that holds it is gone, or its table.
 pub fn find_id(connection: &Connection) -> Result<Option<String>, Error> {
-    connection
-        .query_row("SELECT chain_id FROM chain WHERE only_row = 1", [], |row| text(row, 0))
-        .optional()
-        .map_err(Error::cannot("read the chain's id"))
+    let find = || -> rusqlite::Result<Option<String>> {
+        if !connection.table_exists(None, "chain")? {
+            return Ok(None);
+        }
+        let id =
+            connection.query_row("SELECT chain_id FROM chain WHERE only_row = 1", [], |row| text(row, 0));
+        id.optional()
+    };
+    find().map_err(Error::cannot("read the chain's id"))
 }
 
 /// Id and hash of the receipt at a position, whatever else is wrong with it.

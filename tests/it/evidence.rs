@@ -103,13 +103,13 @@ fn kinds_at(breaks: &[Value], seq: i64) -> Vec<&str> {
 }
 
 /// A copy of a database that somebody with the file in their hands changes.
-struct Bench {
+pub struct Bench {
     folder: TempDir,
     original: PathBuf,
 }
 
 impl Bench {
-    fn new(home: &Home) -> Self {
+    pub fn new(home: &Home) -> Self {
         let folder = TempDir::new().expect("a folder");
         let original = folder.path().join("original.db");
         fs::copy(home.database(), &original).expect("copied");
@@ -117,11 +117,11 @@ impl Bench {
     }
 
     /// A fresh copy, after `statements` have run on it with every defence off.
-    fn after(&self, statements: &str) -> PathBuf {
+    pub fn after(&self, statements: &str) -> PathBuf {
         self.edited(|database| database.execute_batch(statements).expect(statements))
     }
 
-    fn edited(&self, edit: impl FnOnce(&Connection)) -> PathBuf {
+    pub fn edited(&self, edit: impl FnOnce(&Connection)) -> PathBuf {
         let path = self.folder.path().join("copy.db");
         fs::copy(&self.original, &path).expect("copied");
         let database = Connection::open(&path).expect("a database");
@@ -538,7 +538,7 @@ fn decision_hash(database: &Connection, seq: i64) -> String {
 
 /// Makes the chain agree with itself from `first` on, as whoever owns the file can;
 /// returns the new head's hash.
-fn rehash(database: &Connection, first: i64) -> String {
+pub fn rehash(database: &Connection, first: i64) -> String {
     let mut previous: String = database
         .query_row(
             "SELECT coalesce(max(receipt_hash), '') FROM receipts WHERE seq = ?1",
@@ -561,7 +561,7 @@ fn rehash(database: &Connection, first: i64) -> String {
     previous
 }
 
-const LIE: &str = "UPDATE receipts SET decision = 'allow' WHERE seq = 2;
+pub const LIE: &str = "UPDATE receipts SET decision = 'allow' WHERE seq = 2;
     UPDATE decisions SET decision = 'allow', reason = 'all is well' WHERE seq = 2;";
 
 #[test]

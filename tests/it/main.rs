@@ -17,3 +17,4 @@ mod process;
 mod runbook;
 mod scale;
 mod scripts;
+mod witness;

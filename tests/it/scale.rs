@@ -35,6 +35,35 @@ pub fn generate(path: &Path, count: u64) {
     started.guard.release().expect("released");
 }
 
+/// Appends the receipt of a restore to the database of a stopped gateway.
+pub fn append_restore(path: &Path, resource: &str) {
+    let started = startup::start(path, None, SystemClock.now()).expect("a database");
+    let resource = resource.to_owned();
+    let append = move |tx: &mut Tx<'_>| -> Result<(), Error> {
+        let entry = Entry {
+            nonce: "00112233",
+            agent_id: None,
+            user_id: None,
+            run_id: None,
+            trace_id: None,
+            tool: "restore",
+            action: "restore",
+            resource: Some(&resource),
+            source_trust: "trusted_internal_signed",
+            decision: "restored",
+            approver: None,
+            action_hash: None,
+            decision_id: None,
+            decision_hash: None,
+            policy_version: None,
+        };
+        receipts::append(tx, &entry, SystemClock.now()).map(|_| ())
+    };
+    started.store.write(append).expect("appended");
+    started.store.close().expect("closed");
+    started.guard.release().expect("released");
+}
+
 fn register_agents(store: &Store) -> Vec<String> {
     let at = SystemClock.now();
     let register = |number: usize| {

@@ -23,7 +23,9 @@ use crate::store::chain;
 use crate::store::error::Error;
 use crate::store::files;
 
+use super::database::{self, Extent};
 use super::manifest::{BackupFile, Previous};
+use super::{Observer, Summary};
 use verdict::{Chain, Overall, Pin, Restore, Standing, Verdict};
 
 /// How much is read at a time for a digest.
@@ -133,6 +135,19 @@ impl Report<'_> {
         let verdicts: Vec<Verdict> = self.judged.iter().map(|judged| judged.verdict).collect();
         verdict::overall(broken, &verdicts, !self.altered.is_empty())
     }
+}
+
+/// Verifies the whole chain, and judges it by its witnesses, on one view.
+pub fn verify<'w>(
+    connection: &Connection,
+    witnesses: &'w Witnesses,
+    observer: &mut dyn Observer,
+) -> Result<(Summary, Report<'w>), Error> {
+    let view = connection.unchecked_transaction().map_err(Error::cannot("begin to read"))?;
+    let summary = database::verify_view(&view, Extent::Whole, observer)?;
+    let report = judge_view(&view, witnesses)?;
+    view.finish().map_err(Error::cannot("end a read"))?;
+    Ok((summary, report))
 }
 
 /// What the witnesses say of the chain in a database, on one view of it. To be asked
