@@ -5,6 +5,7 @@
 //! A secret's value is never shown.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs;
 use std::io;
@@ -43,6 +44,8 @@ pub struct Config {
     pub accept_rollback: Option<String>,
     /// `AEGIS_PRE_MIGRATION_BACKUP`: whether a backup precedes the change of a schema.
     pub pre_migration_backup: bool,
+    /// `NOTIFY_SOCKET`, set by a service manager that waits to be told of readiness.
+    pub notify_socket: Option<OsString>,
     /// Variables that look like settings and are none.
     pub unknown: Vec<String>,
 }
@@ -95,7 +98,8 @@ impl Config {
                 variables.insert(name.to_owned(), value.into_string().map_err(|_| not_utf8(name))?);
             }
         }
-        Self::from_variables(&variables)
+        let notify_socket = std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty());
+        Ok(Config { notify_socket, ..Self::from_variables(&variables)? })
     }
 
     /// Checks the given variables; an empty value counts as not set.
@@ -129,6 +133,7 @@ impl Config {
             wal_choice: get("AEGIS_WAL_CHOICE").map(wal_choice).transpose()?,
             accept_rollback: get("AEGIS_ACCEPT_ROLLBACK").map(accept_rollback).transpose()?,
             pre_migration_backup: switch("AEGIS_PRE_MIGRATION_BACKUP", get("AEGIS_PRE_MIGRATION_BACKUP"))?,
+            notify_socket: None,
             unknown: variables.keys().filter(|name| !known(name)).cloned().collect(),
         })
     }

@@ -76,6 +76,7 @@ pub mod domain;
 pub mod entropy;
 pub mod evidence;
 pub mod http;
+pub mod notify;
 pub mod service;
 pub mod startup;
 pub mod store;

@@ -15,6 +15,7 @@ use aegis_gateway::backup::Backups;
 use aegis_gateway::clock::{Clock, SystemClock};
 use aegis_gateway::config::Config;
 use aegis_gateway::http::server::{Server, ServerConfig};
+use aegis_gateway::notify::{self, State};
 use aegis_gateway::service::{Gateway, health};
 use aegis_gateway::startup::{self, Started};
 use aegis_gateway::store::guard::{Guard, Layout};
@@ -115,8 +116,10 @@ fn serve(config: &Config, clock: Arc<SystemClock>, started: Started, mut signals
         }
     };
     log::info!("aegis-gateway {} listens on {}", env!("CARGO_PKG_VERSION"), server.local_addr());
+    notify::tell(config.notify_socket.as_ref(), State::Ready);
     if let Some(signal) = signals.forever().next() {
         log::info!("stopping on signal {signal}; a second one ends at once");
+        notify::tell(config.notify_socket.as_ref(), State::Stopping);
     }
     gateway.store.end_long_work();
     let report = server.shutdown(Instant::now() + SHUTDOWN_MAX);

@@ -19,4 +19,5 @@ mod operators;
 mod process;
 mod runbook;
 mod scale;
+mod scripts;
 mod witness;
