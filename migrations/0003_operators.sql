@@ -46,3 +46,7 @@ BEGIN SELECT RAISE(ABORT, 'audit events are evidence: they are never updated'); 
 
 CREATE TRIGGER audit_events_are_never_deleted BEFORE DELETE ON audit_events
 BEGIN SELECT RAISE(ABORT, 'audit events are evidence: they are never deleted'); END;
+
+-- Where the chain went on from another head: looked for at a start and by every backup,
+-- whatever the length of the chain.
+CREATE INDEX receipts_of_restores ON receipts (seq) WHERE tool = 'restore' AND decision_id IS NULL;

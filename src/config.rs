@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::domain::canon::Hash;
+use crate::startup::EMPTY_HEAD;
 use crate::store::guard::WalChoice;
 
 /// Shortest admin token that is accepted, in characters.
@@ -275,7 +276,7 @@ fn wal_choice(value: &str) -> Result<WalChoice, ConfigError> {
 }
 
 fn accept_rollback(value: &str) -> Result<String, ConfigError> {
-    if Hash::parse(value).is_none() {
+    if value != EMPTY_HEAD && Hash::parse(value).is_none() {
         return Err(bad("AEGIS_ACCEPT_ROLLBACK", value, "the hash of the head that the refusal named"));
     }
     Ok(value.to_owned())

@@ -11,13 +11,12 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
-use aegis_gateway::backup::Backups;
 use aegis_gateway::clock::{Clock, SystemClock};
 use aegis_gateway::config::Config;
 use aegis_gateway::http::server::{Server, ServerConfig};
 use aegis_gateway::notify::{self, State};
 use aegis_gateway::service::{Gateway, health};
-use aegis_gateway::startup::{self, Started};
+use aegis_gateway::startup::{self, Options, Started};
 use aegis_gateway::store::guard::{Guard, Layout};
 use aegis_gateway::store::{Store, files};
 use aegis_gateway::token;
@@ -40,6 +39,8 @@ Settings, by environment:
   AEGIS_WORKERS           threads that handle requests         16
   AEGIS_MAX_BODY_BYTES    largest request body                 1048576
   AEGIS_WAL_CHOICE        replay:ID or set-aside:ID, where a start was refused in doubt
+  AEGIS_ACCEPT_ROLLBACK   a head's hash, where a start was refused behind a backup
+  AEGIS_PRE_MIGRATION_BACKUP  on or off: a backup before the schema changes  on
   RUST_LOG                off, error, warn, info, debug, trace info
 
 Exit status: 0 stopped cleanly (or ready); 1 failed while running (or not ready);
@@ -86,7 +87,14 @@ fn run(config: Config) -> ExitCode {
         Err(error) => return fail(FAILED, &format!("cannot catch signals: {error}")),
     };
     let clock = Arc::new(SystemClock);
-    let started = match startup::start(&config.db_path, config.wal_choice, clock.now()) {
+    let options = Options {
+        database: &config.db_path,
+        backups: &config.backup_dir,
+        wal_choice: config.wal_choice,
+        accept_rollback: config.accept_rollback.as_deref(),
+        pre_migration_backup: config.pre_migration_backup,
+    };
+    let started = match startup::start(&options, clock.as_ref()) {
         Ok(started) => started,
         Err(refusal) => return fail(REFUSED, &refusal.to_string()),
     };
@@ -94,12 +102,11 @@ fn run(config: Config) -> ExitCode {
 }
 
 fn serve(config: &Config, clock: Arc<SystemClock>, started: Started, mut signals: Signals) -> ExitCode {
-    let Started { store, guard } = started;
+    let Started { store, guard, backups } = started;
     let operator = match token::obtain(&config.admin_token) {
         Ok(operator) => operator,
         Err(refusal) => return stop(&store, guard, fail(USAGE, &refusal.to_string())),
     };
-    let backups = Backups::new(&config.backup_dir);
     let gateway = Arc::new(Gateway::new(store, clock, backups, operator));
     let listener = match TcpListener::bind(config.bind_addr) {
         Ok(listener) => listener,

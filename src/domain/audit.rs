@@ -24,6 +24,8 @@ words! {
         AgentRevoked = "agent_revoked",
         /// A quarantined agent may act again.
         AgentRestored = "agent_restored",
+        /// The chain goes on from a restored or an earlier head.
+        Restore = "restore",
         /// An operator did something else.
         AdminAction = "admin_action",
         /// A call was decided.

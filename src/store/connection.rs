@@ -101,6 +101,12 @@ fn with_log_alone(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
+/// Lets a connection that was opened to read be the source of a copy: `VACUUM INTO` counts
+/// as a write of the connection, though not of the database.
+pub(crate) fn may_copy(connection: &Connection) -> Result<()> {
+    connection.pragma_update(None, "query_only", false)
+}
+
 /// Switches to the write-ahead log: before any other pragma that writes to the
 /// header, so that a kill leaves a journal of one known shape.
 fn use_log(connection: &Connection) -> Result<()> {

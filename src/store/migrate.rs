@@ -115,6 +115,18 @@ fn check_view(connection: &Connection, migrations: &[Migration]) -> Result<u32, 
     Ok(version)
 }
 
+/// Whether anything is in the database that a failed step could lose.
+pub fn holds_data(connection: &Connection) -> Result<bool, Refusal> {
+    connection
+        .query_row(
+            "SELECT EXISTS (SELECT 1 FROM receipts) OR EXISTS (SELECT 1 FROM agents) \
+             OR EXISTS (SELECT 1 FROM tools)",
+            [],
+            |row| row.get(0),
+        )
+        .map_err(Refusal::sqlite("look into the database"))
+}
+
 fn recorded(connection: &Connection) -> rusqlite::Result<Vec<(i64, String)>> {
     if !connection.table_exists(None, "schema_migrations")? {
         return Ok(Vec::new());

@@ -24,7 +24,10 @@ fn main() {
     // Removed when the benchmarks have run.
     let folder = TempDir::new().expect("a folder");
     let path = folder.path().join("bench.db");
-    STORE.get_or_init(|| startup::start(&path, None, SystemClock.now()).expect("a new database"));
+    STORE.get_or_init(|| {
+        startup::start(&Options::new(&path, &path.with_file_name("backups")), &SystemClock)
+            .expect("a new database")
+    });
     divan::main();
 }
 

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use aegis_gateway::backup::Backups;
 use aegis_gateway::clock::{Clock, timestamp_of};
 use aegis_gateway::domain::canon::Hash;
 use aegis_gateway::domain::operator::Scope;
@@ -15,7 +14,7 @@ use aegis_gateway::domain::tool::Tool;
 use aegis_gateway::http::router::{self, Access};
 use aegis_gateway::service::operators::{self, Actor, Made};
 use aegis_gateway::service::{self, Error, Page, tools};
-use aegis_gateway::startup;
+use aegis_gateway::startup::{self, Options};
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Gateway, Home, assert_failure, wait_until};
@@ -385,9 +384,9 @@ fn tool() -> Tool {
 fn a_token_that_ends_after_it_was_admitted_changes_nothing_any_more() {
     let home = Home::new();
     let clock = Arc::new(Hand::default());
-    let started = startup::start(&home.path("a.db"), None, clock.now()).expect("a new database");
-    let backups = Backups::new(&home.path("backups"));
-    let gateway = service::Gateway::new(started.store, clock.clone(), backups, Hash::of(b"configured"));
+    let started = startup::start(&Options::new(&home.path("a.db"), &home.path("backups")), &*clock)
+        .expect("a new database");
+    let gateway = service::Gateway::new(started.store, clock.clone(), started.backups, Hash::of(b"configured"));
     let make = |name: &str, ends: i64| -> Made {
         let ends = Some(Timestamp::from_micros(0).plus_seconds(ends));
         operators::create(&gateway, Actor::configured(), name.to_owned(), Scope::Admin, ends).expect("made")

@@ -9,7 +9,7 @@ use aegis_gateway::domain::policy::{BUILTIN_VERSION, Outcome};
 use aegis_gateway::domain::record::Decision;
 use aegis_gateway::domain::time::Timestamp;
 use aegis_gateway::entropy;
-use aegis_gateway::startup;
+use aegis_gateway::startup::{self, Options};
 use aegis_gateway::store::receipts::Entry;
 use aegis_gateway::store::{Error, Store, Tx, agents, decisions, receipts};
 
@@ -19,7 +19,8 @@ const PER_TRANSACTION: u64 = 20_000;
 /// Makes a database with `count` decisions of a believable mix at `path`, by the
 /// gateway's own functions.
 pub fn generate(path: &Path, count: u64) {
-    let started = startup::start(path, None, SystemClock.now()).expect("a new database");
+    let started = startup::start(&Options::new(path, &path.with_file_name("backups")), &SystemClock)
+        .expect("a new database");
     let ids = register_agents(&started.store);
     let mut made = 0;
     while made < count {
@@ -37,7 +38,8 @@ pub fn generate(path: &Path, count: u64) {
 
 /// Appends the receipt of a restore to the database of a stopped gateway.
 pub fn append_restore(path: &Path, resource: &str) {
-    let started = startup::start(path, None, SystemClock.now()).expect("a database");
+    let started = startup::start(&Options::new(path, &path.with_file_name("backups")), &SystemClock)
+        .expect("a database");
     let resource = resource.to_owned();
     let append = move |tx: &mut Tx<'_>| -> Result<(), Error> {
         let entry = Entry {

@@ -179,7 +179,7 @@ fn judge_view<'w>(connection: &Connection, witnesses: &'w Witnesses) -> Result<R
         judged.push(Judged { witness, verdict, found });
     }
     // Finding the restores may mean reading the chain, so only where one could matter.
-    if judged.iter().any(|judged| matches!(judged.verdict, Verdict::Forked | Verdict::Truncated)) {
+    if judged.iter().any(|judged| judged.verdict.is_offence()) {
         chain.restores = restores(connection)?;
         for one in &mut judged {
             one.verdict = verdict::judge(&one.witness.pin, &chain, one.found.as_ref());

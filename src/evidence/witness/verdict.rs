@@ -1,5 +1,7 @@
 //! What one witness says of a chain, and all of them together. Pure: no files, no SQL.
 
+use std::fmt;
+
 use crate::evidence::manifest::Position;
 
 /// What a witness knows: the history that ends with one receipt.
@@ -50,6 +52,54 @@ pub struct Standing {
     pub receipt_hash: String,
 }
 
+/// Where a chain went on from, and what it left: the `resource` of the receipt that
+/// records a restore, `head:SEQ:HASH known:SEQ:HASH|none[ left:SEQ:HASH,...]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Departure {
+    /// The head it went on from.
+    pub head: Position,
+    /// The newest head beyond it that a witness knew.
+    pub known: Option<Position>,
+    /// Heads of other branches that witnesses knew, none of them beyond it.
+    pub left: Vec<Position>,
+}
+
+impl fmt::Display for Departure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "head:{}:{}", self.head.seq, self.head.receipt_hash)?;
+        match &self.known {
+            Some(known) => write!(f, " known:{}:{}", known.seq, known.receipt_hash)?,
+            None => f.write_str(" known:none")?,
+        }
+        for (index, left) in self.left.iter().enumerate() {
+            let before = if index == 0 { " left:" } else { "," };
+            write!(f, "{before}{}:{}", left.seq, left.receipt_hash)?;
+        }
+        Ok(())
+    }
+}
+
+impl Departure {
+    /// Reads what `Display` writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        let position = |text: &str| {
+            let (seq, hash) = text.split_once(':')?;
+            Some(Position { seq: seq.parse().ok()?, receipt_hash: hash.to_owned() })
+        };
+        let mut parts = text.split(' ');
+        let head = position(parts.next()?.strip_prefix("head:")?)?;
+        let known = match parts.next()?.strip_prefix("known:")? {
+            "none" => None,
+            known => Some(position(known)?),
+        };
+        let left = match parts.next() {
+            Some(left) => left.strip_prefix("left:")?.split(',').map(position).collect::<Option<_>>()?,
+            None => Vec::new(),
+        };
+        parts.next().is_none().then_some(Departure { head, known, left })
+    }
+}
+
 /// A recorded restore, as far as it acknowledges that the chain left another branch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restore {
@@ -59,22 +109,22 @@ pub struct Restore {
     pub receipt_hash: String,
     /// Position of the newest head that was known then; `None` where none was.
     pub known_seq: Option<i64>,
+    /// Heads of other branches, none of them beyond it, that were known then.
+    pub left: Vec<Position>,
 }
 
 impl Restore {
-    /// Reads `head:SEQ:HASH known:SEQ:HASH`, or `known:none`, from the receipt at `seq`.
-    /// `None` for what does not say that it follows the restored head.
+    /// Reads the [`Departure`] in the receipt at `seq`; `None` for what does not say that
+    /// it follows the restored head.
     pub fn parse(seq: i64, receipt_hash: &str, resource: &str) -> Option<Self> {
-        let (head, known) = resource.split_once(' ')?;
-        let position = |text: &str| -> Option<i64> { text.split_once(':')?.0.parse().ok() };
-        if position(head.strip_prefix("head:")?)? != seq - 1 {
-            return None;
-        }
-        let known_seq = match known.strip_prefix("known:")? {
-            "none" => None,
-            known => Some(position(known)?),
-        };
-        Some(Restore { seq, receipt_hash: receipt_hash.to_owned(), known_seq })
+        let Departure { head, known, left } = Departure::parse(resource)?;
+        let known_seq = known.map(|known| known.seq);
+        (head.seq == seq - 1).then(|| Restore { seq, receipt_hash: receipt_hash.to_owned(), known_seq, left })
+    }
+
+    /// Whether this very witness was known, and left.
+    fn names(&self, pin: &Pin) -> bool {
+        self.left.iter().any(|left| (left.seq, &left.receipt_hash) == (pin.seq, &pin.receipt_hash))
     }
 
     /// Whether the witness's branch is one that this restore left, and that was known:
@@ -128,6 +178,9 @@ impl Verdict {
 
 /// What a witness of `chain` says, where `found` stands at its position.
 pub fn judge(pin: &Pin, chain: &Chain, found: Option<&Standing>) -> Verdict {
+    if let Some(restore) = chain.restores.iter().find(|restore| restore.names(pin)) {
+        return Verdict::Acknowledged { restored_at: restore.seq };
+    }
     if let (Some(pinned), Some(first)) = (&pin.genesis_hash, &chain.genesis_hash)
         && pinned != first
     {
@@ -232,6 +285,7 @@ mod tests {
             seq,
             receipt_hash: format!("restore {seq}"),
             known_seq,
+            left: Vec::new(),
         };
         Chain {
             chain_id: "c".into(),

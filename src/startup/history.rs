@@ -1,0 +1,212 @@
+//! What the backups have seen of the chain, before it is served again.
+//!
+//! A chain that was cut off or swapped for an earlier copy is whole by itself; the
+//! manifests of its backups know better. A restored copy may be behind them, and then
+//! its chain says so for ever; anything else that is behind them is refused.
+
+use rusqlite::Connection;
+use serde_json::json;
+
+use crate::domain::audit::{Event, EventType};
+use crate::domain::canon::Hash;
+use crate::domain::time::Timestamp;
+use crate::entropy;
+use crate::evidence::manifest::Position;
+use crate::evidence::witness::verdict::{Departure, Verdict};
+use crate::evidence::witness::{self, Judged, Witnesses};
+use crate::store::chain::{self, State};
+use crate::store::error::Refusal;
+use crate::store::receipts::{self, Entry};
+use crate::store::{Store, audit};
+
+use super::{EMPTY_HEAD, Options};
+
+/// What the guard knows of a restored copy.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Restored<'a> {
+    /// No gateway has run on it yet.
+    pub(super) fresh: bool,
+    /// One began to: the head that the copy came with.
+    pub(super) head: Option<&'a str>,
+}
+
+/// Why a chain goes on from a head that may not be its newest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// A backup was put in the database's place.
+    Restore,
+    /// The operator accepts that later receipts are lost.
+    AcceptedRollback,
+}
+
+impl Cause {
+    /// The receipt's `action` and `decision`.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Cause::Restore => ("restore", "restored"),
+            Cause::AcceptedRollback => ("accept_rollback", "rollback_accepted"),
+        }
+    }
+}
+
+/// A chain that goes on from a restored or an earlier head, which it is to record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Return {
+    cause: Cause,
+    departure: Departure,
+}
+
+/// Whether the chain in `content` goes on from such a head; refuses one that is behind
+/// its witnesses without a reason.
+pub(super) fn judge(
+    content: &Connection,
+    options: &Options<'_>,
+    restored: Restored<'_>,
+) -> Result<Option<Return>, Refusal> {
+    let state = State::load(content)?;
+    let witnesses = Witnesses::of_folder(options.backups, &state.chain_id)
+        .map_err(Refusal::io("read the manifests in", options.backups))?;
+    let report = witness::judge(content, &witnesses)?;
+    for unreadable in report.unreadable {
+        log::warn!("passing over {}: {}", unreadable.path.display(), unreadable.reason);
+    }
+    let head = Position { seq: state.head.seq, receipt_hash: state.head.receipt_hash };
+    let behind: Vec<&Judged<'_>> = report.judged.iter().filter(|one| one.verdict.is_offence()).collect();
+    let departure = departure(&head, &behind);
+    let is_restored = restored.fresh || restored.head == Some(head.receipt_hash.as_str());
+    let foreign = foreign(content, &head, &behind)?;
+    let unexplained = if is_restored { foreign } else { behind.first().copied() };
+    match unexplained {
+        None if is_restored => Ok(Some(Return { cause: Cause::Restore, departure })),
+        None => Ok(None),
+        Some(_) if accepts(options, &head) => Ok(Some(Return { cause: Cause::AcceptedRollback, departure })),
+        Some(worst) => Err(refusal(&head, newest(&behind).unwrap_or(worst))),
+    }
+}
+
+fn accepts(options: &Options<'_>, head: &Position) -> bool {
+    let name = if head.seq == 0 { EMPTY_HEAD } else { &head.receipt_hash };
+    options.accept_rollback == Some(name)
+}
+
+/// What the chain leaves behind when it goes on from `head`.
+fn departure(head: &Position, behind: &[&Judged<'_>]) -> Departure {
+    let position = |one: &&Judged<'_>| Position {
+        seq: one.witness.pin.seq,
+        receipt_hash: one.witness.pin.receipt_hash.clone(),
+    };
+    let is_later = |one: &&&Judged<'_>| one.witness.pin.seq > head.seq;
+    let known = newest(behind).filter(|one| is_later(&one)).map(|one| position(&one));
+    let mut left: Vec<Position> = behind.iter().filter(|one| !is_later(one)).map(position).collect();
+    left.sort_by(|a, b| (a.seq, &a.receipt_hash).cmp(&(b.seq, &b.receipt_hash)));
+    left.dedup();
+    Departure { head: head.clone(), known, left }
+}
+
+fn newest<'a, 'w>(behind: &[&'a Judged<'w>]) -> Option<&'a Judged<'w>> {
+    behind.iter().copied().max_by_key(|one| (one.witness.pin.seq, one.witness.created_at))
+}
+
+/// What no restore explains: within the restored history, a witness that is not of a
+/// branch which an earlier restore had begun.
+fn foreign<'a, 'w>(
+    content: &Connection,
+    head: &Position,
+    behind: &[&'a Judged<'w>],
+) -> Result<Option<&'a Judged<'w>>, Refusal> {
+    let within: Vec<&Judged<'_>> =
+        behind.iter().copied().filter(|one| one.witness.pin.seq <= head.seq).collect();
+    if within.is_empty() {
+        return Ok(None);
+    }
+    let own = chain::restores(content, u32::MAX)?;
+    let is_own = |restore: &Position| {
+        own.iter().any(|own| (own.seq, &own.receipt_hash) == (restore.seq, &restore.receipt_hash))
+    };
+    let is_branch =
+        |one: &&Judged<'_>| one.verdict == Verdict::Forked && !one.witness.pin.restores.iter().all(is_own);
+    Ok(within.into_iter().find(|one| !is_branch(one)))
+}
+
+fn refusal(head: &Position, worst: &Judged<'_>) -> Refusal {
+    let (pin, name) = (&worst.witness.pin, if head.seq == 0 { EMPTY_HEAD } else { &head.receipt_hash });
+    let what = match worst.verdict {
+        Verdict::Truncated => "is behind its own backups",
+        Verdict::Rewritten => "holds another history than its own backups",
+        Verdict::Forked | Verdict::Matched | Verdict::Acknowledged { .. } | Verdict::Later => {
+            "is on another branch than its own backups"
+        }
+    };
+    Refusal::new(
+        format!(
+            "the database {what}: its head is seq {} ({name}), but {} has seen seq {} ({}): a disk was rolled \
+             back, or another file put in its place",
+            head.seq,
+            worst.witness.path.display(),
+            pin.seq,
+            pin.receipt_hash
+        ),
+        format!(
+            "put the right file back or restore the newest backup; or start once with \
+             AEGIS_ACCEPT_ROLLBACK={name} to go on from this head, which the chain will record"
+        ),
+    )
+}
+
+impl Return {
+    /// The head of a restored copy, to be remembered until the chain records it.
+    pub(super) fn restored_head(&self) -> Option<String> {
+        (self.cause == Cause::Restore).then(|| self.departure.head.receipt_hash.clone())
+    }
+
+    /// Appends it to the chain, with its audit event.
+    pub(super) fn record(self, store: &Store, now: Timestamp) -> Result<(), Refusal> {
+        let random = Refusal::io("draw random bits for", store.path());
+        let (nonce, id) = (entropy::hex::<8>().map_err(&random)?, entropy::uuid(now).map_err(&random)?);
+        let (action, _) = self.cause.words();
+        log::warn!("the chain goes on from another head, and records it as {action}: {}", self.departure);
+        store.write(move |tx| {
+            let at = receipts::next_time(tx, now);
+            let mut event = Event::new(id, EventType::Restore, &self.details(), at);
+            let event_hash = Hash::of(event.event_json.as_bytes()).to_string();
+            let receipt =
+                receipts::append(tx, &self.entry(&nonce, &self.departure.to_string(), &event_hash), at)?;
+            event.action = Some(self.cause.words().0.to_owned());
+            event.resource = Some(receipt.event_id);
+            event.output_hash = Some(event_hash);
+            audit::insert(tx, &event)
+        })?;
+        Ok(())
+    }
+
+    fn details(&self) -> serde_json::Value {
+        let position = |at: &Position| json!({ "seq": at.seq, "receipt_hash": at.receipt_hash });
+        json!({
+            "head": position(&self.departure.head),
+            "known": self.departure.known.as_ref().map(position),
+            "left": self.departure.left.iter().map(position).collect::<Vec<_>>(),
+        })
+    }
+
+    /// The receipt's members. Its `action_hash` is the hash of the audit event's text.
+    fn entry<'a>(&self, nonce: &'a str, resource: &'a str, event_hash: &'a str) -> Entry<'a> {
+        let (action, decision) = self.cause.words();
+        Entry {
+            nonce,
+            agent_id: None,
+            user_id: None,
+            run_id: None,
+            trace_id: None,
+            tool: "restore",
+            action,
+            resource: Some(resource),
+            source_trust: "unknown",
+            decision,
+            approver: None,
+            action_hash: Some(event_hash),
+            decision_id: None,
+            decision_hash: None,
+            policy_version: None,
+        }
+    }
+}

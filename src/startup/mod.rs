@@ -1,0 +1,183 @@
+//! The way of a start: from the files as they lie there to an open store.
+//!
+//! Everything that can refuse comes before anything that writes: the lock, the
+//! guard's rules on the bytes, the content, read without touching it, and what the
+//! backups have seen of its chain. Before a step of the schema, a backup is taken. Only
+//! then is a log set aside, the file's identity recorded, and SQLite let in. The last
+//! thing is that the chain says itself if it goes on from a restored or earlier head.
+
+mod history;
+mod inspect;
+
+use std::path::Path;
+
+use crate::backup::Backups;
+use crate::backup::name::BackupName;
+use crate::clock::Clock;
+use crate::domain::time::Timestamp;
+use crate::store::error::Refusal;
+use crate::store::guard::{Found, Guard, Judgement, Layout, WalChoice};
+use crate::store::{Background, Store, connection, files, migrate};
+
+use history::Return;
+use inspect::Content;
+
+/// What a start goes by.
+#[derive(Debug, Clone, Copy)]
+pub struct Options<'a> {
+    /// The database.
+    pub database: &'a Path,
+    /// The folder of the backups, and of their manifests.
+    pub backups: &'a Path,
+    /// The operator's answer where the guard cannot decide.
+    pub wal_choice: Option<WalChoice>,
+    /// The hash of the head that the operator goes on from, although a witness knows a
+    /// later one; [`EMPTY_HEAD`] where there is none.
+    pub accept_rollback: Option<&'a str>,
+    /// Whether a backup precedes a step of the schema.
+    pub pre_migration_backup: bool,
+}
+
+/// How an empty chain's head is named, where a hash is asked for.
+pub const EMPTY_HEAD: &str = "empty";
+
+impl<'a> Options<'a> {
+    /// The defaults.
+    pub fn new(database: &'a Path, backups: &'a Path) -> Self {
+        Options { database, backups, wal_choice: None, accept_rollback: None, pre_migration_backup: true }
+    }
+}
+
+/// An open store, and the lock that makes it the only one.
+#[derive(Debug)]
+pub struct Started {
+    /// The store.
+    pub store: Store,
+    /// The lock; to be released after the store is closed.
+    pub guard: Guard,
+    /// The backups.
+    pub backups: Backups,
+}
+
+/// Opens a database, or says why not and leaves everything as it was.
+pub fn start(options: &Options<'_>, clock: &dyn Clock) -> Result<Started, Refusal> {
+    let now = clock.now();
+    let mut guard = Guard::lock(options.database)?;
+    let judgement = guard.judge(options.wal_choice)?;
+    guard.check_writable()?;
+    let past = look_back(options, guard.layout(), &judgement)?;
+    let backups = Backups::new(options.backups);
+    let going_on = match past {
+        Some((content, going_on)) => {
+            if options.pre_migration_backup {
+                back_up_before_migration(&backups, content, clock)?;
+            }
+            going_on
+        }
+        None => None,
+    };
+    clear_the_way(&guard, &judgement, now)?;
+    if let Found::Missing { ran_before } = judgement.found {
+        create(guard.layout(), now)?;
+        log_new(ran_before);
+    }
+    guard.admit(going_on.as_ref().and_then(Return::restored_head))?;
+    let store = Store::open(guard.layout(), now)?;
+    if let Some(going_on) = going_on {
+        going_on.record(&store, now)?;
+        guard.restore_is_recorded()?;
+    }
+    Ok(Started { store, guard, backups })
+}
+
+/// The content of a database that is there, and whether its chain goes on from a
+/// restored or an earlier head.
+fn look_back(
+    options: &Options<'_>,
+    layout: &Layout,
+    judgement: &Judgement,
+) -> Result<Option<(Content, Option<Return>)>, Refusal> {
+    let Found::Database { restored, restored_head, as_left } = &judgement.found else { return Ok(None) };
+    let content = inspect::inspect(layout, judgement, *restored || !as_left)?;
+    if *restored {
+        log::info!("the database is a restored copy; it was checked whole");
+    }
+    let restored = history::Restored { fresh: *restored, head: restored_head.as_deref() };
+    let going_on = history::judge(&content.connection, options, restored)?;
+    Ok(Some((content, going_on)))
+}
+
+fn clear_the_way(guard: &Guard, judgement: &Judgement, now: Timestamp) -> Result<(), Refusal> {
+    if let Some(aside) = guard.clear_the_way(judgement, now)? {
+        log::warn!(
+            "set aside a write-ahead log that does not belong to {}: it is kept as {}",
+            guard.layout().database.display(),
+            aside.display()
+        );
+    }
+    // A kill amid `create` leaves its name, also once the database has its own.
+    remove_partial(&guard.layout().partial)
+}
+
+fn log_new(ran_before: bool) {
+    if ran_before {
+        log::warn!("the database of the last run is gone; began a new, empty one in its place");
+    } else {
+        log::info!("made a new database");
+    }
+}
+
+/// A step of the schema cannot be taken back, so what was there before is kept.
+fn back_up_before_migration(backups: &Backups, content: Content, clock: &dyn Clock) -> Result<(), Refusal> {
+    let Content { connection, version } = content;
+    let latest = migrate::latest();
+    if version == latest || !migrate::holds_data(&connection)? {
+        return Ok(());
+    }
+    let cannot = |what: String| {
+        Refusal::new(
+            format!(
+                "cannot take the backup that precedes the step from schema {version} to {latest}: {what}"
+            ),
+            "remedy that, or set AEGIS_PRE_MIGRATION_BACKUP=off to go on without it",
+        )
+    };
+    let name = format!("pre-migration-{version}-to-{latest}-{}.db", clock.now().compact());
+    let name = BackupName::parse(&name).map_err(|error| cannot(error.to_string()))?;
+    connection::may_copy(&connection).map_err(Refusal::sqlite("prepare a copy of the database"))?;
+    let source = || Ok(Box::new(connection));
+    let written = backups.write_from(source, &Background::default(), clock, &name);
+    let finished = written.map_err(|error| cannot(error.to_string()))?;
+    log::info!("took the backup {} before the schema changes", finished.path.display());
+    Ok(())
+}
+
+/// Makes a new database under another name and gives it its own when it is whole.
+fn create(layout: &Layout, now: Timestamp) -> Result<(), Refusal> {
+    let partial = &layout.partial;
+    let made = create_partial(partial, now).and_then(|()| {
+        files::sync_file(partial).map_err(Refusal::io("sync", partial))?;
+        files::publish(partial, &layout.database).map_err(Refusal::io("name", &layout.database))
+    });
+    remove_partial(partial)?;
+    made?;
+    let folder = files::folder_of(&layout.database);
+    files::sync_folder(folder).map_err(Refusal::io("sync the folder", folder))
+}
+
+fn create_partial(partial: &Path, now: Timestamp) -> Result<(), Refusal> {
+    files::create_private_file(partial).map_err(Refusal::io("create", partial))?;
+    let cannot = Refusal::sqlite("make a new database");
+    let mut database = connection::creator(partial).map_err(&cannot)?;
+    migrate::create(&mut database, now)?;
+    // Closing moves the log into the file and removes it.
+    database.close().map_err(|(_, error)| cannot(error))
+}
+
+fn remove_partial(partial: &Path) -> Result<(), Refusal> {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let path = files::with_suffix(partial, suffix);
+        files::remove_if_there(&path).map_err(Refusal::io("remove", &path))?;
+    }
+    Ok(())
+}
