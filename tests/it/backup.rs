@@ -240,6 +240,24 @@ fn what_has_the_name_is_never_touched() {
 }
 
 #[test]
+fn a_name_that_is_taken_while_the_copy_is_made_fails_the_backup_which_takes_its_witness_back() {
+    let home = home_with_many();
+    let gateway = home.start();
+    let folder = home.path("backups");
+    for taken in ["b.db", "b.db.manifest.json", "b.db.sha256"] {
+        let running = begin_backup(&gateway, "b.db");
+        wait_until("the copy is made", || !partials(&folder).is_empty());
+        fs::write(folder.join(taken), "precious").expect("written");
+        let answer = running.join().expect("no panic").expect("an answer");
+        assert_failure(&answer, 409, "AlreadyExists");
+        assert_eq!(names(&folder), [taken]);
+        assert_eq!(fs::read(folder.join(taken)).expect("a file"), b"precious");
+        fs::remove_file(folder.join(taken)).expect("removed");
+    }
+    assert_eq!(backup(&gateway, "b.db").status, 200);
+}
+
+#[test]
 fn of_eight_at_once_on_one_name_exactly_one_succeeds() {
     let home = Home::new();
     let gateway = home.start();
