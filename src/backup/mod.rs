@@ -167,6 +167,22 @@ impl Backups {
         Backups { folder: folder.to_owned(), running: Mutex::default(), fetching: Fetching::default() }
     }
 
+    /// The first name of `stem`, `stem-2`, `stem-3` and so on that is not taken: a start
+    /// that is killed and tried again within a second must not stand in its own way.
+    pub fn free_name(&self, stem: &str, extension: &str) -> Result<BackupName, Error> {
+        for number in 1.. {
+            let suffix = if number == 1 { String::new() } else { format!("-{number}") };
+            let name = BackupName::parse(&format!("{stem}{suffix}{extension}"))
+                .map_err(|error| Error::Unsound(error.to_string()))?;
+            if !name::is_taken(&self.folder.join(name.as_str()))
+                .map_err(cannot("look at the backup's name"))?
+            {
+                return Ok(name);
+            }
+        }
+        Err(Error::Taken)
+    }
+
     /// Writes a backup of `store` under `name`.
     pub fn write(&self, store: &Store, clock: &dyn Clock, name: &BackupName) -> Result<Finished, Error> {
         self.write_from(|| store.snapshot(), &store.background(), clock, name)

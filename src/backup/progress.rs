@@ -127,7 +127,7 @@ mod tests {
             progress(Stage::Checking, 100, 100),
             progress(Stage::Naming, 100, 100),
         ];
-        assert!(course.is_sorted_by(|a, b| a < b), "{course:?}");
+        assert!(course.is_sorted() && course[1] > course[0] && course[4] > course[3], "{course:?}");
         assert_eq!(progress(Stage::Copying, 300, 100), progress(Stage::Copying, 100, 100));
         assert!(course.iter().all(|part| (0.0..1.0).contains(part)), "{course:?}");
     }

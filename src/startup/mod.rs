@@ -12,7 +12,6 @@ mod inspect;
 use std::path::Path;
 
 use crate::backup::Backups;
-use crate::backup::name::BackupName;
 use crate::clock::Clock;
 use crate::domain::time::Timestamp;
 use crate::store::error::Refusal;
@@ -142,8 +141,8 @@ fn back_up_before_migration(backups: &Backups, content: Content, clock: &dyn Clo
             "remedy that, or set AEGIS_PRE_MIGRATION_BACKUP=off to go on without it",
         )
     };
-    let name = format!("pre-migration-{version}-to-{latest}-{}.db", clock.now().compact());
-    let name = BackupName::parse(&name).map_err(|error| cannot(error.to_string()))?;
+    let stem = format!("pre-migration-{version}-to-{latest}-{}", clock.now().compact());
+    let name = backups.free_name(&stem, ".db").map_err(|error| cannot(error.to_string()))?;
     connection::may_copy(&connection).map_err(Refusal::sqlite("prepare a copy of the database"))?;
     let source = || Ok(Box::new(connection));
     let written = backups.write_from(source, &Background::default(), clock, &name);

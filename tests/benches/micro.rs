@@ -10,7 +10,7 @@ use aegis_gateway::clock::{Clock, SystemClock};
 use aegis_gateway::domain::canon::{self, Hash};
 use aegis_gateway::domain::json;
 use aegis_gateway::domain::receipt::{FORMAT_VERSION, Receipt};
-use aegis_gateway::startup::{self, Started};
+use aegis_gateway::startup::{self, Options, Started};
 use aegis_gateway::store::receipts::{self, Entry};
 use aegis_gateway::store::{Error, Tx};
 

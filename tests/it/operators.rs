@@ -386,7 +386,8 @@ fn a_token_that_ends_after_it_was_admitted_changes_nothing_any_more() {
     let clock = Arc::new(Hand::default());
     let started = startup::start(&Options::new(&home.path("a.db"), &home.path("backups")), &*clock)
         .expect("a new database");
-    let gateway = service::Gateway::new(started.store, clock.clone(), started.backups, Hash::of(b"configured"));
+    let gateway =
+        service::Gateway::new(started.store, clock.clone(), started.backups, Hash::of(b"configured"));
     let make = |name: &str, ends: i64| -> Made {
         let ends = Some(Timestamp::from_micros(0).plus_seconds(ends));
         operators::create(&gateway, Actor::configured(), name.to_owned(), Scope::Admin, ends).expect("made")

@@ -1,12 +1,9 @@
 //! The README, command by command: its own code blocks are run, in their order.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rusqlite::Connection;
-
-use super::support::{Gateway, Home, VERIFIER};
+use super::support::{Gateway, Home, VERIFIER, dump, dump_before_restore};
 
 const BACKUP: &str = "backups/pre-migration-2026-06-17.db";
 
@@ -34,7 +31,10 @@ fn blocks(from: &str, to: &str) -> Vec<String> {
 /// The commands, on this gateway's port, with the verifier that is already built.
 fn adapted(block: &str, gateway: &Gateway) -> String {
     let verifier = "cargo run --release --bin aegis-verify-receipts --";
-    block.replace("127.0.0.1:8080", &gateway.address().to_string()).replace(verifier, VERIFIER)
+    let url = gateway.address().to_string();
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/");
+    let script = format!("AEGIS_URL=http://{url} AEGIS_VERIFIER={VERIFIER} sh {folder}");
+    block.replace("127.0.0.1:8080", &url).replace(verifier, VERIFIER).replace("sh scripts/", &script)
 }
 
 fn run(home: &Home, script: &str) -> String {
@@ -44,36 +44,6 @@ fn run(home: &Home, script: &str) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{script}\n{text}\n{errors}");
     text
-}
-
-/// Every row of every table, as text.
-fn dump(path: &Path) -> Vec<String> {
-    let connection = Connection::open(path).expect("a database");
-    let mut tables = connection
-        .prepare("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name")
-        .expect("a schema");
-    let tables: Vec<String> =
-        tables.query_map([], |row| row.get(0)).expect("tables").collect::<Result<_, _>>().expect("names");
-    let mut rows = Vec::new();
-    for table in tables {
-        let mut all = connection.prepare(&format!("SELECT * FROM {table} ORDER BY 1, 2")).expect("a table");
-        let columns = all.column_count();
-        let mut all = all.query([]).expect("rows");
-        while let Some(row) = all.next().expect("a row") {
-            let values: Vec<_> = (0..columns).map(|column| format!("{:?}", row.get_ref(column))).collect();
-            rows.push(format!("{table}: {}", values.join(" | ")));
-        }
-    }
-    rows
-}
-
-/// A copy to look into, so that looking leaves no trace beside the original.
-fn dump_of_copy(home: &Home, path: &Path) -> Vec<String> {
-    let copy: PathBuf = home.path("copy.db");
-    fs::copy(path, &copy).expect("copied");
-    let rows = dump(&copy);
-    fs::remove_file(&copy).expect("removed");
-    rows
 }
 
 /// What the agents do after the backup, and what the restore must forget.
@@ -98,7 +68,7 @@ fn follow_the_readme(end: fn(Gateway), log_is_hot: bool) {
     let backup = blocks("## Back up", "## Restore").join("\n");
     let answer = run(&home, &format!("{token}{}", adapted(&backup, &gateway)));
     assert!(answer.contains(&format!("\"path\":\"{BACKUP}\"")), "{answer}");
-    let saved = dump_of_copy(&home, &home.path(BACKUP));
+    let saved = dump(&home.path(BACKUP));
 
     go_on(&gateway);
     end(gateway);
@@ -118,10 +88,14 @@ fn follow_the_readme(end: fn(Gateway), log_is_hot: bool) {
     assert!(!confirmed.contains("after-the-backup"), "{confirmed}");
 
     let verify = blocks("## Verify", "## Settings").join("\n");
-    assert!(run(&home, &adapted(&verify, &gateway)).contains("verified: 2 receipts and 2 decisions"));
+    assert!(run(&home, &adapted(&verify, &gateway)).contains("verified: 3 receipts and 2 decisions"));
     assert_eq!(gateway.stop(), 0);
     assert!(!log.exists(), "a clean stop leaves no log");
-    assert_eq!(dump_of_copy(&home, &home.database()), saved, "the restored state is the backup's, exactly");
+    let restored = dump_before_restore(&home.database());
+    assert_eq!(
+        restored, saved,
+        "the restored state is the backup's, exactly, and one receipt of the restore"
+    );
 }
 
 #[test]

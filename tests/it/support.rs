@@ -466,6 +466,43 @@ impl Gateway {
 /// Everything a database says: each table's definition and each of its rows. Read
 /// from a copy, with its log, so that nothing beside it is touched.
 pub fn dump(database: &Path) -> String {
+    dump_after(database, |_| {})
+}
+
+/// The same of a restored database, without the one receipt and the one audit event that
+/// say so: what the backup held.
+pub fn dump_before_restore(database: &Path) -> String {
+    dump_after(database, take_back_restore)
+}
+
+fn take_back_restore(connection: &rusqlite::Connection) {
+    const SELECT: &str =
+        "SELECT seq, event_id, tool, decision_id, prev_receipt_hash FROM receipts ORDER BY seq DESC LIMIT 1";
+    type Last = (i64, String, String, Option<String>, String);
+    let (seq, id, tool, decision, before): Last = connection
+        .query_row(SELECT, [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))
+        .expect("a receipt");
+    assert_eq!((tool.as_str(), decision), ("restore", None), "the newest receipt records the restore");
+    let mut triggers =
+        connection.prepare("SELECT name, sql FROM sqlite_schema WHERE type = 'trigger'").expect("a schema");
+    let triggers = triggers.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("triggers");
+    let triggers = triggers.collect::<Result<Vec<(String, String)>, _>>().expect("triggers");
+    for (name, _) in &triggers {
+        connection.execute_batch(&format!("DROP TRIGGER {name}")).expect("dropped");
+    }
+    let delete =
+        |sql, value: &dyn rusqlite::ToSql| assert_eq!(connection.execute(sql, [value]), Ok(1), "{sql}");
+    delete("DELETE FROM receipts WHERE seq = ?1", &seq);
+    delete("DELETE FROM audit_events WHERE event_type = 'restore' AND resource = ?1", &id);
+    connection
+        .execute("UPDATE chain SET head_seq = ?1, head_hash = ?2", (seq - 1, before))
+        .expect("taken back");
+    for (_, sql) in &triggers {
+        connection.execute_batch(sql).expect("made again");
+    }
+}
+
+fn dump_after(database: &Path, change: impl FnOnce(&rusqlite::Connection)) -> String {
     use std::fmt::Write as _;
     let folder = TempDir::new().expect("a folder");
     let copy = folder.path().join("copy.db");
@@ -475,6 +512,7 @@ pub fn dump(database: &Path) -> String {
         fs::copy(wal, folder.path().join("copy.db-wal")).expect("a copy");
     }
     let connection = rusqlite::Connection::open(&copy).expect("it opens");
+    change(&connection);
     let mut text = String::new();
     let mut tables = connection
         .prepare("SELECT name, coalesce(sql, '') FROM sqlite_schema ORDER BY type, name")
