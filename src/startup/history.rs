@@ -75,12 +75,12 @@ pub(super) fn judge(
     let departure = departure(&head, &behind);
     let is_restored = restored.fresh || restored.head == Some(head.receipt_hash.as_str());
     let foreign = foreign(content, &head, &behind)?;
-    let unexplained = if is_restored { foreign } else { behind.first().copied() };
+    let unexplained = if is_restored { foreign } else { newest(&behind) };
     match unexplained {
         None if is_restored => Ok(Some(Return { cause: Cause::Restore, departure })),
         None => Ok(None),
         Some(_) if accepts(options, &head) => Ok(Some(Return { cause: Cause::AcceptedRollback, departure })),
-        Some(worst) => Err(refusal(&head, newest(&behind).unwrap_or(worst))),
+        Some(worst) => Err(refusal(&head, worst)),
     }
 }
 

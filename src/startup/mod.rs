@@ -76,9 +76,15 @@ pub fn start(options: &Options<'_>, clock: &dyn Clock) -> Result<Started, Refusa
         None => None,
     };
     clear_the_way(&guard, &judgement, now)?;
-    if let Found::Missing { ran_before } = judgement.found {
-        create(guard.layout(), now)?;
-        log_new(ran_before);
+    match judgement.found {
+        Found::Missing { ran_before } => {
+            create(guard.layout(), now)?;
+            log_new(ran_before);
+        }
+        Found::Database { restored: true, .. } => {
+            log::info!("the database is a restored copy; it was checked whole");
+        }
+        Found::Database { restored: false, .. } => {}
     }
     guard.admit(going_on.as_ref().and_then(Return::restored_head))?;
     let store = Store::open(guard.layout(), now)?;
@@ -98,9 +104,6 @@ fn look_back(
 ) -> Result<Option<(Content, Option<Return>)>, Refusal> {
     let Found::Database { restored, restored_head, as_left } = &judgement.found else { return Ok(None) };
     let content = inspect::inspect(layout, judgement, *restored || !as_left)?;
-    if *restored {
-        log::info!("the database is a restored copy; it was checked whole");
-    }
     let restored = history::Restored { fresh: *restored, head: restored_head.as_deref() };
     let going_on = history::judge(&content.connection, options, restored)?;
     Ok(Some((content, going_on)))

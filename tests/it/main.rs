@@ -13,6 +13,7 @@ mod crash;
 mod evidence;
 mod gate;
 mod guard;
+mod history;
 mod load;
 mod manifest;
 mod operators;

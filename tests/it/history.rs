@@ -1,0 +1,309 @@
+//! What a start makes of the manifests: a restore is in the record, a rollback is refused,
+//! and a schema changes only after a backup.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rusqlite::Connection;
+use serde_json::Value;
+
+use crate::evidence::rehash;
+use crate::support::{Gateway, Home, SmallDisk, decide, verified, verify};
+
+/// A stopped gateway's folder: 8 receipts, and backups that end at 3 and at 6.
+fn history() -> Home {
+    let home = Home::new();
+    go_on(&home, 3, "b3.db");
+    go_on(&home, 3, "b6.db");
+    go_on(&home, 2, "");
+    fs::remove_file(home.path("backups/b6.db")).expect("pruned; its manifest is kept");
+    home
+}
+
+/// Starts, decides, takes a backup if it has a name, and stops.
+fn go_on(home: &Home, count: usize, backup: &str) {
+    let gateway = home.start();
+    decide(&gateway.agent("a"), count);
+    if !backup.is_empty() {
+        gateway.backup(home, backup);
+    }
+    assert_eq!(gateway.stop(), 0);
+}
+
+fn restore(home: &Home, backup: &Path) {
+    fs::rename(home.database(), home.path("db/aegisagent.db.bad")).expect("mv");
+    fs::copy(backup, home.database()).expect("cp");
+}
+
+fn newest_receipt(gateway: &Gateway) -> Value {
+    gateway.get("/v1/receipts?limit=1")[0].clone()
+}
+
+fn head_in(home: &Home, manifest: &str) -> (i64, String) {
+    let text = fs::read(home.path("backups").join(manifest)).expect("a manifest");
+    let manifest: Value = serde_json::from_slice(&text).expect("JSON");
+    let head = &manifest["head"];
+    (head["seq"].as_i64().expect("a number"), head["receipt_hash"].as_str().expect("a hash").to_owned())
+}
+
+fn against_backups(home: &Home) -> (Option<i32>, Value) {
+    let (database, backups) = (home.database(), home.path("backups"));
+    let paths = [&database, &backups].map(|path| path.to_str().expect("text").to_owned());
+    let output = verify(&["--json", &paths[0], "--against", &paths[1], "--require-witness"]);
+    (output.status.code(), serde_json::from_slice(&output.stdout).expect("JSON"))
+}
+
+fn head_of(database: &Path) -> (i64, String) {
+    let connection = Connection::open(database).expect("it opens");
+    let row = connection
+        .query_row("SELECT head_seq, head_hash FROM chain", [], |row| Ok((row.get(0)?, row.get(1)?)));
+    row.expect("a head")
+}
+
+fn cut_at(database: &Path, seq: i64) {
+    let connection = Connection::open(database).expect("it opens");
+    connection
+        .execute_batch(&format!(
+            "DROP TRIGGER receipts_are_never_deleted; DROP TRIGGER decisions_are_never_deleted;
+             PRAGMA foreign_keys = OFF; PRAGMA wal_checkpoint(TRUNCATE);
+             DELETE FROM decisions WHERE seq > {seq}; DELETE FROM receipts WHERE seq > {seq};
+             UPDATE chain SET head_seq = {seq},
+                 head_hash = (SELECT receipt_hash FROM receipts WHERE seq = {seq});
+             CREATE TRIGGER receipts_are_never_deleted BEFORE DELETE ON receipts
+BEGIN SELECT RAISE(ABORT, 'receipts are evidence: they are never deleted'); END;
+             CREATE TRIGGER decisions_are_never_deleted BEFORE DELETE ON decisions
+BEGIN SELECT RAISE(ABORT, 'decisions are evidence: they are never deleted'); END;
+             PRAGMA wal_checkpoint(TRUNCATE);"
+        ))
+        .expect("cut");
+}
+
+#[test]
+fn a_restore_is_in_the_record_with_the_head_that_was_restored_and_the_later_one_that_was_known() {
+    let home = history();
+    restore(&home, &home.path("backups/b3.db"));
+    let (three, six) = (head_in(&home, "b3.db.manifest.json"), head_in(&home, "b6.db.manifest.json"));
+    let gateway = home.start();
+    let receipt = newest_receipt(&gateway);
+    assert_eq!((&receipt["seq"], &receipt["tool"]), (&4.into(), &"restore".into()), "{receipt}");
+    assert_eq!((&receipt["action"], &receipt["decision"]), (&"restore".into(), &"restored".into()));
+    assert_eq!(receipt["prev_receipt_hash"], three.1);
+    assert_eq!(receipt["resource"], format!("head:3:{} known:6:{}", three.1, six.1));
+    let events = gateway.get("/v1/audit/events?event_type=restore");
+    assert_eq!(events.as_array().map(Vec::len), Some(1), "{events}");
+    assert_eq!(events[0]["resource"], receipt["event_id"]);
+    let details: Value = serde_json::from_str(events[0]["event_json"].as_str().expect("text")).expect("JSON");
+    assert_eq!((&details["known"]["seq"], &details["head"]["seq"]), (&6.into(), &3.into()), "{details}");
+    assert_eq!(gateway.stop(), 0);
+    let (status, report) = against_backups(&home);
+    assert_eq!(status, Some(0), "the fork is acknowledged: {report}");
+    assert_eq!(report["witnesses"]["acknowledged_forks"].as_array().map(Vec::len), Some(1), "{report}");
+}
+
+#[test]
+fn a_restore_is_recorded_once_and_the_new_branch_may_outgrow_the_old_one() {
+    let home = history();
+    restore(&home, &home.path("backups/b3.db"));
+    go_on(&home, 1, "");
+    go_on(&home, 5, "c10.db");
+    go_on(&home, 1, "");
+    assert_eq!(verified(&home.database()), 3 + 1 + 7);
+    assert_eq!(against_backups(&home).0, Some(0));
+}
+
+#[test]
+fn a_backup_of_the_newest_head_is_restored_with_no_later_one_known() {
+    let home = Home::new();
+    go_on(&home, 2, "b2.db");
+    restore(&home, &home.path("backups/b2.db"));
+    let gateway = home.start();
+    let resource = newest_receipt(&gateway)["resource"].as_str().expect("text").to_owned();
+    assert!(resource.ends_with(" known:none"), "{resource}");
+    assert_eq!(gateway.stop(), 0);
+}
+
+#[test]
+fn the_backup_of_an_empty_chain_is_restored_and_recorded() {
+    let home = Home::new();
+    let gateway = home.start();
+    gateway.backup(&home, "empty.db");
+    decide(&gateway.agent("a"), 2);
+    assert_eq!(gateway.stop(), 0);
+    restore(&home, &home.path("backups/empty.db"));
+    let gateway = home.start();
+    assert_eq!(newest_receipt(&gateway)["resource"], "head:0: known:none");
+    assert_eq!(gateway.stop(), 0);
+    assert_eq!(verified(&home.database()), 1);
+}
+
+/// First an old backup by mistake, then the newer one: the branch in between is left, and
+/// its witness lies within the restored history.
+#[test]
+fn a_second_restore_of_a_newer_backup_leaves_the_branch_between() {
+    let home = Home::new();
+    go_on(&home, 3, "b3.db");
+    go_on(&home, 5, "b8.db");
+    restore(&home, &home.path("backups/b3.db"));
+    go_on(&home, 2, "c6.db");
+    let left = head_in(&home, "c6.db.manifest.json");
+    restore(&home, &home.path("backups/b8.db"));
+    let gateway = home.start();
+    let resource = newest_receipt(&gateway)["resource"].as_str().expect("text").to_owned();
+    assert!(resource.ends_with(&format!(" known:none left:6:{}", left.1)), "{resource}");
+    assert_eq!(gateway.stop(), 0);
+    go_on(&home, 1, "");
+    let (status, report) = against_backups(&home);
+    assert_eq!(status, Some(0), "{report}");
+}
+
+#[test]
+fn a_database_behind_its_own_backups_is_refused_with_both_heads_and_left_as_it_was() {
+    let home = history();
+    cut_at(&home.database(), 5);
+    let six = head_in(&home, "b6.db.manifest.json");
+    let five = head_of(&home.database());
+    let line = home.refused();
+    for part in ["seq 5", &five.1, "seq 6", &six.1, "b6.db.manifest.json", "AEGIS_ACCEPT_ROLLBACK="] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
+}
+
+#[test]
+fn an_older_copy_in_the_database_s_place_is_refused() {
+    let home = Home::new();
+    go_on(&home, 3, "");
+    fs::copy(home.database(), home.path("older.db")).expect("copied");
+    go_on(&home, 3, "b6.db");
+    fs::copy(home.path("older.db"), home.database()).expect("a disk rolled back");
+    assert!(home.refused().contains("is behind its own backups"));
+    // And once it has gone on elsewhere, beyond the witness.
+    let elsewhere = Home::new();
+    fs::create_dir(elsewhere.path("db")).expect("made");
+    fs::copy(home.path("older.db"), elsewhere.database()).expect("copied");
+    go_on(&elsewhere, 6, "");
+    fs::copy(elsewhere.database(), home.database()).expect("swapped");
+    assert!(home.refused().contains("is on another branch than its own backups"));
+}
+
+#[test]
+fn a_rollback_goes_on_when_it_is_accepted_by_its_head_and_is_recorded() {
+    let mut home = history();
+    cut_at(&home.database(), 5);
+    let head = head_of(&home.database()).1;
+    home.set("AEGIS_ACCEPT_ROLLBACK", &head_in(&home, "b6.db.manifest.json").1);
+    assert!(home.refused().contains("seq 6"), "another head is no consent");
+    home.set("AEGIS_ACCEPT_ROLLBACK", &head);
+    let gateway = home.start();
+    let receipt = newest_receipt(&gateway);
+    assert_eq!(
+        (&receipt["action"], &receipt["decision"]),
+        (&"accept_rollback".into(), &"rollback_accepted".into())
+    );
+    assert_eq!(gateway.stop(), 0);
+    home.unset("AEGIS_ACCEPT_ROLLBACK");
+    go_on(&home, 1, "");
+    assert_eq!(against_backups(&home).0, Some(0));
+    assert_eq!(verified(&home.database()), 7);
+}
+
+#[test]
+fn a_backup_whose_history_was_rewritten_is_not_restored() {
+    let home = history();
+    let forged = home.path("forged.db");
+    fs::copy(home.path("backups/b3.db"), &forged).expect("copied");
+    let connection = Connection::open(&forged).expect("it opens");
+    connection
+        .execute_batch(
+            "DROP TRIGGER receipts_are_never_updated; DROP TRIGGER decisions_are_never_updated;
+             UPDATE receipts SET user_id = 'other' WHERE seq = 2;
+             UPDATE decisions SET user_id = 'other' WHERE seq = 2;",
+        )
+        .expect("changed");
+    let last = rehash(&connection, 2);
+    connection.execute("UPDATE chain SET head_hash = ?1", [last]).expect("changed");
+    connection
+        .execute_batch(
+            "CREATE TRIGGER receipts_are_never_updated BEFORE UPDATE ON receipts
+BEGIN SELECT RAISE(ABORT, 'receipts are evidence: they are never updated'); END;
+             CREATE TRIGGER decisions_are_never_updated BEFORE UPDATE ON decisions
+BEGIN SELECT RAISE(ABORT, 'decisions are evidence: they are never updated'); END;",
+        )
+        .expect("as it was");
+    drop(connection);
+    restore(&home, &forged);
+    assert!(home.refused().contains("holds another history than its own backups"));
+}
+
+#[test]
+fn manifests_of_other_chains_and_files_that_are_none_stop_no_start() {
+    let (home, other) = (history(), history());
+    let folder = home.path("backups");
+    fs::copy(other.path("backups/b6.db.manifest.json"), folder.join("x.manifest.json")).expect("copied");
+    fs::write(folder.join("y.manifest.json"), "{").expect("written");
+    fs::write(folder.join("z.manifest.json"), "{\"format_version\": 2}").expect("written");
+    let gateway = home.start();
+    let log = gateway.log();
+    assert!(log.contains("passing over") && log.contains("format 2 is newer"), "{log}");
+    assert_eq!(gateway.stop(), 0);
+}
+
+fn golden() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/schema_0001.db")
+}
+
+fn home_with_golden() -> Home {
+    let home = Home::new();
+    fs::create_dir(home.path("db")).expect("made");
+    fs::copy(golden(), home.database()).expect("copied");
+    home
+}
+
+fn pre_migration_backups(home: &Home) -> Vec<PathBuf> {
+    let entries = fs::read_dir(home.path("backups")).expect("a folder");
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("an entry").path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "db"));
+    paths
+}
+
+#[test]
+fn a_verified_backup_precedes_a_step_of_the_schema() {
+    let home = home_with_golden();
+    let before = head_of(&golden());
+    assert_eq!(home.start().stop(), 0);
+    let found = pre_migration_backups(&home);
+    let [backup] = found.as_slice() else { panic!("{found:?}") };
+    let name = backup.file_name().expect("a name").to_string_lossy().into_owned();
+    assert!(name.starts_with("pre-migration-1-to-"), "{name}");
+    assert_eq!(fs::metadata(backup).expect("there").permissions().mode() & 0o777, 0o600);
+    assert_eq!(head_of(backup), before);
+    let manifest = fs::read(home.path(&format!("backups/{name}.manifest.json"))).expect("a manifest");
+    let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
+    assert_eq!((&manifest["schema_version"], &manifest["head"]["seq"]), (&1.into(), &before.0.into()));
+    // What it is for: the state before the step, ready to be restored.
+    restore(&home, backup);
+    assert_eq!(home.start().stop(), 0);
+}
+
+#[test]
+fn no_backup_is_taken_where_there_is_no_step_or_no_data_or_it_is_turned_off() {
+    let home = Home::new();
+    assert_eq!(home.start().stop(), 0);
+    assert_eq!(home.start().stop(), 0);
+    assert_eq!(pre_migration_backups(&home), Vec::<PathBuf>::new());
+    let mut home = home_with_golden();
+    home.set("AEGIS_PRE_MIGRATION_BACKUP", "off");
+    assert_eq!(home.start().stop(), 0);
+    assert_eq!(pre_migration_backups(&home), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn a_schema_does_not_change_when_the_backup_before_it_fails() {
+    let mut home = home_with_golden();
+    let Some(disk) = SmallDisk::mount(home.path("small"), "size=64k") else { return };
+    home.set("AEGIS_BACKUP_DIR", disk.path().to_str().expect("text"));
+    let line = home.refused();
+    assert!(line.contains("cannot take the backup that precedes the step"), "{line}");
+    assert!(line.contains("AEGIS_PRE_MIGRATION_BACKUP=off"), "{line}");
+    assert_eq!(fs::read_dir(disk.path()).expect("a folder").count(), 0, "nothing is left");
+}
