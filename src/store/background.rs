@@ -7,7 +7,6 @@
 //! 1,500 authorizations a second nine to fifteen times as long.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,6 +19,8 @@ use super::watch::Watch;
 /// How long a thread works before it looks whether to rest: what an answer may have to
 /// wait for it.
 const BURST: Duration = Duration::from_micros(500);
+/// How long it then rests.
+const REST: Duration = Duration::from_micros(500);
 /// An answer this long ago is no traffic any more.
 const QUIET: Duration = Duration::from_millis(50);
 /// How often a connection looks, in operations of SQLite's virtual machine: about every
@@ -32,13 +33,11 @@ pub struct Background {
     stopping: Stopping,
     /// Who sees the traffic; nobody before the gateway serves.
     watch: Option<Arc<Watch>>,
-    /// Threads at work: the more, the longer each rests.
-    turns: Arc<AtomicU32>,
 }
 
 impl Background {
     pub(super) fn beside(stopping: &Stopping, watch: &Arc<Watch>) -> Self {
-        Background { stopping: stopping.clone(), watch: Some(Arc::clone(watch)), turns: Arc::default() }
+        Background { stopping: stopping.clone(), watch: Some(Arc::clone(watch)) }
     }
 
     /// Whether the gateway stops.
@@ -48,7 +47,6 @@ impl Background {
 
     /// Begins a turn of one thread's work.
     pub fn turn(&self) -> Turn {
-        self.turns.fetch_add(1, Ordering::Relaxed);
         Turn { background: self.clone(), began: Instant::now() }
     }
 
@@ -80,16 +78,10 @@ impl Turn {
         }
         if self.began.elapsed() >= BURST {
             if self.background.sees_traffic() {
-                thread::sleep(BURST * self.background.turns.load(Ordering::Relaxed) / 2);
+                thread::sleep(REST);
             }
             self.began = Instant::now();
         }
         false
-    }
-}
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.background.turns.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -15,6 +15,8 @@ pub const VERIFIER: &str = env!("CARGO_BIN_EXE_aegis-verify-receipts");
 
 /// How long anything may take on a busy machine before a test gives up.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+/// How long an answer may take: a backup's takes as long as the database is large.
+const ANSWER_MAX: Duration = Duration::from_secs(300);
 
 /// Waits until `condition` holds.
 pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
@@ -248,7 +250,7 @@ pub fn try_request(
 /// Sends bytes, and reads one answer until the server closes.
 pub fn raw_request(address: SocketAddr, bytes: &[u8]) -> std::io::Result<Answer> {
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(ANSWER_MAX))?;
     stream.write_all(bytes)?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
