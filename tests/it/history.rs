@@ -286,6 +286,28 @@ fn a_verified_backup_precedes_a_step_of_the_schema() {
 }
 
 #[test]
+fn every_released_schema_is_brought_up_to_date_and_keeps_its_evidence() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut versions = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name").to_string_lossy().into_owned();
+        let Some(version) = name.strip_prefix("schema_").and_then(|rest| rest.strip_suffix(".db")) else {
+            continue;
+        };
+        let home = Home::new();
+        fs::create_dir(home.path("db")).expect("made");
+        fs::copy(&path, home.database()).expect("copied");
+        let before = head_of(&path).0.unsigned_abs();
+        go_on(&home, 2, "");
+        assert_eq!(verified(&home.database()), before + 1 + 2, "{name}: the restore and two decisions");
+        versions.push(version.parse::<u32>().expect("a number"));
+    }
+    versions.sort_unstable();
+    assert_eq!(versions, [1, 2], "a golden database for each released schema");
+}
+
+#[test]
 fn no_backup_is_taken_where_there_is_no_step_or_no_data_or_it_is_turned_off() {
     let home = Home::new();
     assert_eq!(home.start().stop(), 0);
