@@ -21,21 +21,25 @@
 //! Nothing is acknowledged before it is synced; nothing that is synced is outside the chain.
 //!
 //! # The way of a backup
-//! [`backup`]: a private partial file → `VACUUM INTO` on a connection of its own → every
-//! page, the schema and the chain checked → synced → linked to its name, never over
-//! another → folder synced → answered.
+//! [`backup`]: a private partial file → `VACUUM INTO` on a connection of its own → synced →
+//! every page, the schema and the chain checked, side by side and giving way to traffic →
+//! its manifest and digest get their names → linked to its own, never over another → folder
+//! synced → answered.
 //!
 //! # The way of a start
 //! [`startup`]: lock → [`store::guard`] judges the files by their bytes → the content is
-//! read without touching it → only then is a foreign log set aside, the file's identity
-//! recorded, and SQLite let in → [`store::migrate`] → listen.
+//! read without touching it → the manifests of its backups say whether it is behind what
+//! they have seen → a backup, if the schema is to change → only then is a foreign log set
+//! aside, the file's identity recorded, and SQLite let in → [`store::migrate`] → a restore
+//! is appended to the chain → listen.
 //!
 //! # Invariants
 //! 1. An answer is on disk before it is sent: decision, approval and receipt are one
 //!    transaction, committed with `synchronous=FULL`.
 //! 2. The chain never forks, skips or loses a link: a unique previous hash, triggers
 //!    against UPDATE and DELETE, the head beside the chain, and [`evidence`] to check.
-//! 3. A backup under its final name is whole, verified and synced, or it is not there.
+//! 3. A backup under its final name is whole, verified and synced, or it is not there; and
+//!    whoever sees it sees its manifest.
 //! 4. In doubt the gateway refuses, leaves every file as it was, and says in one line
 //!    what is wrong and what to do: whatever can refuse a start comes before what writes.
 //!    *Deny* is an outcome; an error is never an allow.
@@ -44,7 +48,7 @@
 //!
 //! # What lives where
 //! Arrows run one way: `main → http → service → {backup, evidence, store, domain}`,
-//! `backup → evidence → store → domain`. [`startup`] stands on `evidence` and `store`;
+//! `backup → evidence → store → domain`. [`startup`] stands on `backup`, `evidence` and `store`;
 //! [`config`] on the guard's and the domain's types, [`token`] on `config`.
 //!
 //! | Module | What it is |
@@ -52,18 +56,20 @@
 //! | [`domain`] | what is decided and proven: pure, no SQL, no HTTP, no clock |
 //! | [`store`] | SQLite: connections, transactions, one file a table, the guard |
 //! | [`backup`] | the whole backup path |
-//! | [`evidence`] | the verifier, for a database, a backup or an export |
+//! | [`evidence`] | the verifier, for a database, a backup or an export; what witnesses say of a chain |
 //! | [`service`] | use cases: one function, one transaction |
 //! | [`http`] | the gate, the server, the table of routes, a handler file a resource |
 //! | [`startup`] | from the files as they lie there to an open store |
 //! | [`config`] | the only reader of the environment |
-//! | [`token`] | the operator's token |
+//! | [`token`] | the configured operator's token; the others are in the database |
+//! | [`notify`] | readiness, told to the service manager |
 //! | [`clock`], [`entropy`] | time and randomness |
 //!
 //! | A change of … | touches |
 //! |---|---|
 //! | a rule of deciding | `domain/policy.rs`, and the table test in `domain/decision.rs` |
 //! | a column | a new file in `migrations/`, one file of `store/`, the domain type; a column of evidence also in how the verifier reads older versions, since a restored backup is verified before it is migrated |
+//! | what a token's scope may do | `domain/operator.rs`, and the table in `tests/it/operators.rs` |
 //! | an endpoint | a line of `http/router.rs`, one handler, one service function |
 //! | an error a caller can see | a variant of [`service::Error`]; the compiler shows the status map |
 //! | a setting | `config.rs`, and the README's table |
