@@ -2,7 +2,7 @@
 //! in `NOTIFY_SOCKET` (sd_notify(3)).
 //!
 //! Only a courtesy: a manager that does not listen never ends or delays the gateway
-//! by more than [`SEND_MAX`]. Nothing here reads the environment.
+//! by more than two seconds. Nothing here reads the environment.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;

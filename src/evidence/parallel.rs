@@ -4,7 +4,7 @@
 //! A stretch begins with the stored hash of the receipt before it, which the stretch
 //! before proves, so nothing is proven less than by one walk; and breaks are told in
 //! the order of the chain. Memory stays bounded: a stretch that runs ahead waits once
-//! it has found [`BREAKS_AHEAD`] breaks.
+//! it has found `BREAKS_AHEAD` breaks.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
