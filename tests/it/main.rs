@@ -4,6 +4,7 @@
 
 mod support;
 
+mod agents_lifecycle;
 mod audit;
 mod backup;
 mod backup_list;
@@ -13,9 +14,12 @@ mod crash;
 mod evidence;
 mod gate;
 mod guard;
+mod limits;
 mod load;
 mod manifest;
 mod operators;
 mod process;
 mod runbook;
 mod scale;
+mod signatures;
+mod stats;
