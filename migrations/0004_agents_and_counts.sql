@@ -26,16 +26,3 @@ SELECT decision,
            THEN root_trust_level ELSE 'unrecognized' END,
        count(*)
 FROM decisions GROUP BY 1, 2;
-
--- A trigger, so that no decision can be recorded and not counted.
-CREATE TRIGGER decisions_are_counted AFTER INSERT ON decisions
-BEGIN
-    INSERT INTO decision_counts (outcome, trust_level, count)
-    VALUES (new.decision,
-            CASE WHEN new.root_trust_level IN
-                ('trusted_internal_signed', 'trusted_internal_unsigned', 'semi_trusted_customer',
-                 'untrusted_external', 'malicious_suspected', 'unknown')
-                THEN new.root_trust_level ELSE 'unrecognized' END,
-            1)
-    ON CONFLICT (outcome, trust_level) DO UPDATE SET count = count + 1;
-END;

@@ -96,7 +96,7 @@ fn decisions_from_before_they_were_counted_are_counted() {
     assert_eq!(gateway.stop(), 0);
     // As the program before left it.
     home.sql(
-        "DROP TRIGGER decisions_are_counted; DROP TABLE decision_counts; DROP TABLE agent_signing_keys; \
+        "DROP TABLE decision_counts; DROP TABLE agent_signing_keys; \
          DELETE FROM schema_migrations WHERE n = 4; PRAGMA user_version = 3",
     );
     let gateway = home.start();
