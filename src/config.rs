@@ -36,6 +36,11 @@ pub struct Config {
     pub workers: usize,
     /// `AEGIS_MAX_BODY_BYTES`: largest request body.
     pub body_bytes_max: usize,
+    /// `AEGIS_AUTH_FAILURES_PER_MINUTE`: requests without a valid token from one address; 0 is
+    /// no limit.
+    pub auth_failures_per_minute: u32,
+    /// `AEGIS_AUTHORIZE_PER_SECOND`: authorizations of one agent; 0 is no limit.
+    pub authorize_per_second: u32,
     /// `RUST_LOG`: what is logged.
     pub log_filter: String,
     /// `AEGIS_WAL_CHOICE`: the operator's answer where the guard cannot decide.
@@ -76,7 +81,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 12] = [
     "AEGIS_BIND_ADDR",
     "AEGIS_DB_PATH",
     "AEGIS_BACKUP_DIR",
@@ -84,6 +89,8 @@ const NAMES: [&str; 10] = [
     "AEGIS_ADMIN_TOKEN_FILE",
     "AEGIS_WORKERS",
     "AEGIS_MAX_BODY_BYTES",
+    "AEGIS_AUTH_FAILURES_PER_MINUTE",
+    "AEGIS_AUTHORIZE_PER_SECOND",
     "AEGIS_WAL_CHOICE",
     "AEGIS_ACCEPT_ROLLBACK",
     "AEGIS_PRE_MIGRATION_BACKUP",
@@ -130,6 +137,12 @@ impl Config {
                 1 << 10,
                 1 << 26,
             )?,
+            auth_failures_per_minute: rate(
+                "AEGIS_AUTH_FAILURES_PER_MINUTE",
+                get("AEGIS_AUTH_FAILURES_PER_MINUTE"),
+                60,
+            )?,
+            authorize_per_second: rate("AEGIS_AUTHORIZE_PER_SECOND", get("AEGIS_AUTHORIZE_PER_SECOND"), 0)?,
             log_filter: log_filter(get("RUST_LOG").unwrap_or("info"))?,
             wal_choice: get("AEGIS_WAL_CHOICE").map(wal_choice).transpose()?,
             accept_rollback: get("AEGIS_ACCEPT_ROLLBACK").map(accept_rollback).transpose()?,
@@ -163,6 +176,8 @@ impl fmt::Display for Config {
         writeln!(f, "admin token: {:?}", self.admin_token)?;
         writeln!(f, "AEGIS_WORKERS={}", self.workers)?;
         writeln!(f, "AEGIS_MAX_BODY_BYTES={}", self.body_bytes_max)?;
+        writeln!(f, "AEGIS_AUTH_FAILURES_PER_MINUTE={}", self.auth_failures_per_minute)?;
+        writeln!(f, "AEGIS_AUTHORIZE_PER_SECOND={}", self.authorize_per_second)?;
         if let Some(choice) = self.wal_choice {
             let word = if choice.replay { "replay" } else { "set-aside" };
             writeln!(f, "AEGIS_WAL_CHOICE={word}:{:016x}", choice.log_id)?;
@@ -234,6 +249,12 @@ fn path(name: &'static str, value: &str) -> Result<PathBuf, ConfigError> {
 /// Whether nothing but folders stands in the way of making it.
 fn can_be_folder(path: &Path) -> bool {
     path.ancestors().find(|part| part.exists()).is_none_or(Path::is_dir)
+}
+
+/// 0 to a million.
+fn rate(name: &'static str, value: Option<&str>, default: u32) -> Result<u32, ConfigError> {
+    let rate = number(name, value, default as usize, 0, 1_000_000)?;
+    Ok(u32::try_from(rate).expect("a million fits"))
 }
 
 fn number(
@@ -317,6 +338,7 @@ mod tests {
         assert_eq!(config.backup_dir, Path::new("backups"));
         assert!(config.admin_token == AdminToken::Kept(PathBuf::from("db/admin.token")));
         assert_eq!(config.body_bytes_max, 1_048_576);
+        assert_eq!((config.auth_failures_per_minute, config.authorize_per_second), (60, 0));
         assert_eq!(config.log_filter, "info");
     }
 
@@ -333,6 +355,8 @@ mod tests {
             ("AEGIS_WORKERS", "0"),
             ("AEGIS_WORKERS", "many"),
             ("AEGIS_MAX_BODY_BYTES", "-1"),
+            ("AEGIS_AUTH_FAILURES_PER_MINUTE", "-1"),
+            ("AEGIS_AUTHORIZE_PER_SECOND", "1000001"),
             ("RUST_LOG", "loud"),
             ("AEGIS_WAL_CHOICE", "replay"),
             ("AEGIS_ACCEPT_ROLLBACK", "yes"),

@@ -15,6 +15,7 @@ use aegis_gateway::clock::{Clock, SystemClock};
 use aegis_gateway::config::Config;
 use aegis_gateway::http::server::{Server, ServerConfig};
 use aegis_gateway::notify::{self, State};
+use aegis_gateway::service::limits::Limits;
 use aegis_gateway::service::{Gateway, health};
 use aegis_gateway::startup::{self, Options, Started};
 use aegis_gateway::store::guard::{Guard, Layout};
@@ -38,6 +39,8 @@ Settings, by environment:
   AEGIS_ADMIN_TOKEN_FILE  a file that holds it                 (admin.token beside the database)
   AEGIS_WORKERS           threads that handle requests         16
   AEGIS_MAX_BODY_BYTES    largest request body                 1048576
+  AEGIS_AUTH_FAILURES_PER_MINUTE  requests without a valid token from one address, 0: no limit  60
+  AEGIS_AUTHORIZE_PER_SECOND      authorizations of one agent, 0: no limit                      0
   AEGIS_WAL_CHOICE        replay:ID or set-aside:ID, where a start was refused in doubt
   AEGIS_ACCEPT_ROLLBACK   a head's hash, where a start was refused behind a backup
   AEGIS_PRE_MIGRATION_BACKUP  on or off: a backup before the schema changes  on
@@ -107,7 +110,8 @@ fn serve(config: &Config, clock: Arc<SystemClock>, started: Started, mut signals
         Ok(operator) => operator,
         Err(refusal) => return stop(&store, guard, fail(USAGE, &refusal.to_string())),
     };
-    let gateway = Arc::new(Gateway::new(store, clock, backups, operator));
+    let limits = Limits::new(config.auth_failures_per_minute, config.authorize_per_second);
+    let gateway = Arc::new(Gateway::new(store, clock, backups, operator).with_limits(limits));
     let listener = match TcpListener::bind(config.bind_addr) {
         Ok(listener) => listener,
         Err(error) => {

@@ -1,5 +1,6 @@
 //! Agents: who asks.
 
+use super::signature::SigningKey;
 use super::time::Timestamp;
 use super::words;
 
@@ -36,6 +37,17 @@ words! {
     }
 }
 
+impl AgentStatus {
+    /// Whether its token is a credential at all: a frozen or a revoked agent may still ask, and
+    /// is denied on record.
+    pub fn may_ask(self) -> bool {
+        match self {
+            AgentStatus::Active | AgentStatus::Frozen | AgentStatus::Revoked => true,
+            AgentStatus::Quarantined | AgentStatus::Deleted => false,
+        }
+    }
+}
+
 /// An agent as registered. Its token is not here: the database knows a SHA-256 alone.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Agent {
@@ -61,6 +73,8 @@ pub struct Agent {
     pub force_approval: bool,
     /// Environments it may ask for; empty means any.
     pub allowed_environments: Vec<String>,
+    /// What its requests are signed with. Never shown.
+    pub signing_key: Option<SigningKey>,
     /// When it was registered.
     pub created_at: String,
     /// When it was last changed.
@@ -99,6 +113,44 @@ pub struct Registration {
     pub profile: Profile,
     /// Environments it may ask for; empty means any.
     pub allowed_environments: Vec<String>,
+    /// What its requests will be signed with.
+    pub signing_key: Option<SigningKey>,
     /// When it was registered.
     pub at: Timestamp,
+}
+
+/// One thing that an operator changes of an agent. Where it stands is not among them: that
+/// has a machine of its own, [`Operation`](super::lifecycle::Operation).
+#[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "the variants are fields of `Agent` and `Profile`")]
+pub enum Change {
+    Name(String),
+    Environment(String),
+    RiskTier(RiskTier),
+    OwnerTeam(Option<String>),
+    OwnerEmail(Option<String>),
+    Framework(Option<String>),
+    ModelProvider(Option<String>),
+    ModelName(Option<String>),
+    Purpose(Option<String>),
+    SigningKey(Option<SigningKey>),
+}
+
+impl Agent {
+    /// Takes a change.
+    pub fn change(&mut self, change: Change) {
+        let profile = &mut self.profile;
+        match change {
+            Change::Name(name) => self.name = name,
+            Change::Environment(environment) => self.environment = environment,
+            Change::RiskTier(tier) => self.risk_tier = tier,
+            Change::OwnerTeam(text) => profile.owner_team = text,
+            Change::OwnerEmail(text) => profile.owner_email = text,
+            Change::Framework(text) => profile.framework = text,
+            Change::ModelProvider(text) => profile.model_provider = text,
+            Change::ModelName(text) => profile.model_name = text,
+            Change::Purpose(text) => profile.purpose = text,
+            Change::SigningKey(key) => self.signing_key = key,
+        }
+    }
 }

@@ -14,6 +14,8 @@ words! {
     EventType {
         /// An agent was registered.
         AgentRegistered = "agent_registered",
+        /// What describes an agent was changed, or its signing key.
+        AgentUpdated = "agent_updated",
         /// An agent got another token.
         AgentTokenRotated = "agent_token_rotated",
         /// An agent was stopped for now.

@@ -177,6 +177,7 @@ mod tests {
             quarantined_at: None,
             force_approval: false,
             allowed_environments: Vec::new(),
+            signing_key: None,
             created_at: String::new(),
             updated_at: String::new(),
         }

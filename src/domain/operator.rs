@@ -18,7 +18,8 @@ words! {
         Backup = "backup",
         /// Looking and verifying; neither tokens nor the content of backups.
         Read = "read",
-        /// For the process that runs agents. Nothing yet.
+        /// For the process that runs agents: registering them, using what was approved, and
+        /// looking; it decides nothing, and changes nothing else.
         Runner = "runner",
     }
 }
@@ -28,6 +29,15 @@ words! {
 pub enum Permission {
     /// To look at what is recorded, and to verify it.
     Read,
+    /// To see agents, tools, decisions and receipts, and to have receipts verified that
+    /// the caller brings.
+    List,
+    /// To register an agent, or to give a known one another token.
+    RegisterAgent,
+    /// To see approvals, and so the parameters of the calls that wait.
+    ReadApprovals,
+    /// To use what a person approved, once. To decide it is not part of this.
+    ConsumeApproval,
     /// To see which backups there are.
     ListBackups,
     /// To take a backup.
@@ -41,6 +51,10 @@ impl Permission {
     pub fn scopes(self) -> &'static [Scope] {
         match self {
             Permission::Read => &[Scope::Read, Scope::Admin],
+            Permission::List => &[Scope::Read, Scope::Runner, Scope::Admin],
+            Permission::RegisterAgent | Permission::ReadApprovals | Permission::ConsumeApproval => {
+                &[Scope::Runner, Scope::Admin]
+            }
             Permission::ListBackups => &[Scope::Read, Scope::Backup, Scope::Admin],
             Permission::TakeBackup => &[Scope::Backup, Scope::Admin],
             Permission::Administer => &[Scope::Admin],
@@ -112,14 +126,18 @@ mod tests {
 
     #[test]
     fn each_scope_may_do_what_is_listed_and_nothing_else() {
-        use Permission::{Administer, ListBackups, Read, TakeBackup};
+        use Permission::{
+            Administer, ConsumeApproval, List, ListBackups, Read, ReadApprovals, RegisterAgent, TakeBackup,
+        };
+        let all =
+            [Read, List, RegisterAgent, ReadApprovals, ConsumeApproval, ListBackups, TakeBackup, Administer];
         for (scope, may) in [
-            (Scope::Admin, vec![Read, ListBackups, TakeBackup, Administer]),
+            (Scope::Admin, all.to_vec()),
             (Scope::Backup, vec![ListBackups, TakeBackup]),
-            (Scope::Read, vec![Read, ListBackups]),
-            (Scope::Runner, vec![]),
+            (Scope::Read, vec![Read, List, ListBackups]),
+            (Scope::Runner, vec![List, RegisterAgent, ReadApprovals, ConsumeApproval]),
         ] {
-            for permission in [Read, ListBackups, TakeBackup, Administer] {
+            for permission in all {
                 assert_eq!(scope.may(permission), may.contains(&permission), "{scope} {permission:?}");
             }
         }

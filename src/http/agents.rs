@@ -2,10 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::agent::{Agent, AgentStatus, Profile, Registration, RiskTier};
-use crate::service::{Error, agents};
+use crate::domain::agent::{Agent, AgentStatus, Change, Profile, Registration, RiskTier};
+use crate::domain::json::Json;
+use crate::domain::signature::SigningKey;
+use crate::service::{Error, agents, lifecycle};
 
-use super::body::{checked, checked_optional, typed};
+use super::body::{checked, checked_optional, members, typed};
 use super::message::Response;
 use super::query::Query;
 use super::router::Call;
@@ -13,6 +15,23 @@ use super::router::Call;
 const KEY_CHARS_MAX: usize = 128;
 const TEXT_CHARS_MAX: usize = 256;
 const ENVIRONMENTS_MAX: usize = 64;
+const SIGNING_KEY_CHARS_MAX: usize = 512;
+
+/// Members of an agent that `PATCH` does not change.
+const FIXED_MEMBERS: [&str; 12] = [
+    "id",
+    "agent_key",
+    "agent_token",
+    "status",
+    "last_seen_at",
+    "frozen_reason",
+    "quarantined_at",
+    "force_approval",
+    "allowed_environments",
+    "mtls_cn",
+    "created_at",
+    "updated_at",
+];
 
 #[derive(Deserialize)]
 struct RegisterBody {
@@ -63,12 +82,9 @@ fn registration(call: &Call<'_>, body: RegisterBody) -> Result<Registration, Err
     ] {
         checked_optional(name, text.as_ref(), TEXT_CHARS_MAX)?;
     }
-    if body.signing_key.is_some_and(|key| !key.is_empty()) {
-        // Accepting a key whose signatures nobody checks would be worse than none.
-        return Err(Error::Invalid("request signatures are not supported yet".to_owned()));
-    }
-    let risk_tier = RiskTier::parse(&body.risk_tier)
-        .ok_or_else(|| Error::Invalid(format!("risk_tier must be one of {}", RiskTier::WORDS.join(", "))))?;
+    let signing_key = body.signing_key.filter(|key| !key.is_empty());
+    checked_optional("signing_key", signing_key.as_ref(), SIGNING_KEY_CHARS_MAX)?;
+    let risk_tier = risk_tier(&body.risk_tier)?;
     let allowed_environments = body.allowed_environments.unwrap_or_default();
     if allowed_environments.len() > ENVIRONMENTS_MAX {
         return Err(Error::BadRequest(format!("allowed_environments must have at most {ENVIRONMENTS_MAX}")));
@@ -90,8 +106,62 @@ fn registration(call: &Call<'_>, body: RegisterBody) -> Result<Registration, Err
             purpose: body.purpose,
         },
         allowed_environments,
+        signing_key: signing_key.map(|key| SigningKey::new(key.as_bytes())),
         at: call.gateway.now(),
     })
+}
+
+fn risk_tier(word: &str) -> Result<RiskTier, Error> {
+    RiskTier::parse(word)
+        .ok_or_else(|| Error::Invalid(format!("risk_tier must be one of {}", RiskTier::WORDS.join(", "))))
+}
+
+/// `PATCH /v1/agents/{id}`
+pub(crate) fn update(call: &Call<'_>) -> Result<Response, Error> {
+    let members = members(call.request)?;
+    let changes = members.iter().filter_map(|(name, value)| change(name, value).transpose());
+    let changes = changes.collect::<Result<Vec<Change>, Error>>()?;
+    Ok(Response::of(200, &shown(&lifecycle::update(call.gateway, call.actor()?, &call.id, changes)?)))
+}
+
+/// What one member of a body changes; `null` takes away what may be absent. A member that
+/// an agent has and that is not changed by this route is refused, not passed over.
+fn change(name: &str, value: &Json) -> Result<Option<Change>, Error> {
+    let fit = || Error::BadRequest(format!("the body does not fit: {name}"));
+    let text = || -> Result<String, Error> {
+        let text = value.as_str().ok_or_else(fit)?;
+        checked(name, text, 0, TEXT_CHARS_MAX)?;
+        Ok(text.to_owned())
+    };
+    let optional = || if matches!(value, Json::Null) { Ok(None) } else { text().map(Some) };
+    Ok(Some(match name {
+        "name" => Change::Name(text()?),
+        "environment" => Change::Environment(text()?),
+        "risk_tier" => Change::RiskTier(risk_tier(&text()?)?),
+        "owner_team" => Change::OwnerTeam(optional()?),
+        "owner_email" => Change::OwnerEmail(optional()?),
+        "framework" => Change::Framework(optional()?),
+        "model_provider" => Change::ModelProvider(optional()?),
+        "model_name" => Change::ModelName(optional()?),
+        "purpose" => Change::Purpose(optional()?),
+        "signing_key" => Change::SigningKey(signing_key(value)?),
+        _ if FIXED_MEMBERS.contains(&name) => {
+            return Err(Error::Invalid(format!("{name} cannot be changed by this route")));
+        }
+        _ => return Ok(None),
+    }))
+}
+
+/// An empty key is none where one is registered; here it could be a variable that was not
+/// set, and would take the protection away.
+fn signing_key(value: &Json) -> Result<Option<SigningKey>, Error> {
+    if matches!(value, Json::Null) {
+        return Ok(None);
+    }
+    let text =
+        value.as_str().ok_or_else(|| Error::BadRequest("signing_key must be a text or null".to_owned()))?;
+    checked("signing_key", text, 1, SIGNING_KEY_CHARS_MAX)?;
+    Ok(Some(SigningKey::new(text.as_bytes())))
 }
 
 #[derive(Serialize)]

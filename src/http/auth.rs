@@ -33,10 +33,25 @@ pub(crate) fn authenticate(gateway: &Gateway, request: &Request, access: Access)
         let actor = operators::authenticate(gateway, hash)?;
         return actor.map(Caller::Operator).ok_or(Error::Unauthorized);
     }
-    if token.starts_with(agent::TOKEN_PREFIX) && agents::find_by_token(gateway, hash)?.is_some() {
-        return Ok(Caller::Agent(hash));
+    if token.starts_with(agent::TOKEN_PREFIX) {
+        let agent = agents::find_by_token(gateway, hash)?;
+        let admitted = agent.is_some_and(|agent| agent.status.may_ask());
+        return if admitted { Ok(Caller::Agent(hash)) } else { Err(Error::Unauthorized) };
     }
     Err(Error::Unauthorized)
+}
+
+/// What to answer where [`authenticate`] failed: of too many wrong credentials, the later ones
+/// get another answer. A valid one never comes here, so nobody is locked out by others who
+/// share an address.
+pub(crate) fn refusal(gateway: &Gateway, request: &Request, error: Error) -> Error {
+    match error {
+        Error::Unauthorized => {
+            let limited = gateway.limits.failed(request.peer, request.received);
+            limited.err().unwrap_or(Error::Unauthorized)
+        }
+        other => other,
+    }
 }
 
 /// Lets through who may use the route, and nobody else.

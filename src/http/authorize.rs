@@ -8,12 +8,13 @@ use crate::domain::json::Json;
 use crate::domain::policy::Outcome;
 use crate::domain::tool::Risk;
 use crate::service::Error;
+use crate::service::admission;
 use crate::service::authorize::{self as service, Authorization};
 
 use super::auth::Caller;
 use super::body::{from_json, object};
 use super::error;
-use super::message::{Reply, Response};
+use super::message::{Reply, Request, Response};
 use super::router::Call;
 
 /// Characters of a tool's, an action's or a trust level's name.
@@ -101,9 +102,8 @@ pub(crate) fn authorize(call: &Call<'_>, reply: Reply) {
 
 fn question(call: &Call<'_>) -> Result<(Hash, service::Request), Error> {
     let Caller::Agent(token) = call.caller else { return Err(Error::Unauthorized) };
-    if call.request.signed {
-        log::debug!("a request signature was sent for an agent without a signing key; it is not looked at");
-    }
+    let Request { signature, body, received, .. } = call.request;
+    admission::admit(call.gateway, token, signature.as_deref(), body, *received)?;
     Ok((token, decode(&object(call.request)?)?))
 }
 

@@ -10,8 +10,13 @@ use super::message::Request;
 
 /// The body as a JSON object.
 pub(crate) fn object(request: &Request) -> Result<Json, Error> {
+    members(request).map(Json::Object)
+}
+
+/// The members of the body, which is a JSON object.
+pub(crate) fn members(request: &Request) -> Result<Vec<(String, Json)>, Error> {
     match json::parse(&request.body) {
-        Ok(object @ Json::Object(_)) => Ok(object),
+        Ok(Json::Object(members)) => Ok(members),
         Ok(_) => Err(Error::BadRequest("the body must be a JSON object".to_owned())),
         Err(error) => Err(Error::BadRequest(format!("the body is not JSON: {error}"))),
     }

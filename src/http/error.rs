@@ -4,6 +4,7 @@
 
 use serde_json::json;
 
+use crate::domain::signature::Fault;
 use crate::service::Error;
 use crate::store::Error as StoreError;
 
@@ -19,6 +20,16 @@ pub fn response(error: &Error) -> Response {
         Error::BadRequest(_) => failure(400, &message),
         Error::Invalid(_) => failure(422, &message),
         Error::Unauthorized => failure(401, &message).with("WWW-Authenticate", "Bearer"),
+        Error::Unsigned(fault) => {
+            let reason = match fault {
+                Fault::Missing => "missing_request_signature",
+                Fault::Invalid => "invalid_request_signature",
+            };
+            failure_of(401, reason_of(401), &message, Some(reason)).with("WWW-Authenticate", "Bearer")
+        }
+        Error::TooManyRequests { retry_after_seconds, .. } => {
+            failure(429, &message).with("Retry-After", retry_after_seconds.to_string())
+        }
         Error::Forbidden(_) => failure(403, &message),
         Error::NotFound(_) => failure(404, &message),
         Error::AlreadyExists(_) => failure_of(409, "AlreadyExists", &message, None),

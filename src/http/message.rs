@@ -1,6 +1,7 @@
 //! A request and a response as plain values, without a socket.
 
 use std::io::Read;
+use std::net::IpAddr;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -22,8 +23,10 @@ pub struct Request {
     pub framed: bool,
     /// The body.
     pub body: Vec<u8>,
-    /// Features that a header asks for and that are not there.
-    pub signed: bool,
+    /// The signature of `X-Aegis-Request-Signature`, where that stands once.
+    pub signature: Option<String>,
+    /// Who sent it, as the gate saw; behind a proxy, the proxy.
+    pub peer: Option<IpAddr>,
     /// When it came.
     pub received: Instant,
 }

@@ -11,7 +11,9 @@ use crate::service::{Error, Gateway};
 use super::auth::{self, Caller};
 use super::error;
 use super::message::{Reply, Request, Response};
-use super::{agents, audit, authorize, backups, decisions, health, operators, receipts, tools};
+use super::{
+    agents, audit, authorize, backups, decisions, health, lifecycle, operators, receipts, stats, tools,
+};
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,25 +68,34 @@ const ROUTES: &[Route] = {
     use Access::{Agent, Anyone};
     use Body::{Needed, Optional};
     use Handler::{Later, Now};
+    const LIST: Access = Access::Operator(Permission::List);
+    const REGISTER: Access = Access::Operator(Permission::RegisterAgent);
     const ADMIN: Access = Access::Operator(Permission::Administer);
     const READ: Access = Access::Operator(Permission::Read);
     const BACKUP: Access = Access::Operator(Permission::TakeBackup);
     const BACKUPS: Access = Access::Operator(Permission::ListBackups);
     &[
         Route("POST", "/v1/authorize", Agent, Needed, Later(authorize::authorize)),
-        Route("POST", "/v1/agents/register", ADMIN, Needed, Now(agents::register)),
-        Route("GET", "/v1/agents", READ, Optional, Now(agents::list)),
-        Route("GET", "/v1/agents/{id}", READ, Optional, Now(agents::get)),
+        Route("POST", "/v1/agents/register", REGISTER, Needed, Now(agents::register)),
+        Route("GET", "/v1/agents", LIST, Optional, Now(agents::list)),
+        Route("GET", "/v1/agents/{id}", LIST, Optional, Now(agents::get)),
+        Route("PATCH", "/v1/agents/{id}", ADMIN, Needed, Now(agents::update)),
+        Route("DELETE", "/v1/agents/{id}", ADMIN, Optional, Now(lifecycle::delete)),
+        Route("POST", "/v1/agents/{id}/freeze", ADMIN, Optional, Now(lifecycle::freeze)),
+        Route("POST", "/v1/agents/{id}/unfreeze", ADMIN, Optional, Now(lifecycle::unfreeze)),
+        Route("POST", "/v1/agents/{id}/revoke", ADMIN, Optional, Now(lifecycle::revoke)),
+        Route("POST", "/v1/agents/{id}/restore", ADMIN, Optional, Now(lifecycle::restore)),
+        Route("POST", "/v1/agents/{id}/rotate-token", ADMIN, Optional, Now(lifecycle::rotate_token)),
         Route("POST", "/v1/tools", ADMIN, Needed, Now(tools::register)),
-        Route("GET", "/v1/tools", READ, Optional, Now(tools::list)),
-        Route("GET", "/v1/decisions", READ, Optional, Now(decisions::list)),
-        Route("GET", "/v1/decisions/{id}", READ, Optional, Now(decisions::get)),
-        Route("GET", "/v1/receipts", READ, Optional, Now(receipts::list)),
-        Route("GET", "/v1/receipts/chain-head", READ, Optional, Now(receipts::chain_head)),
-        Route("POST", "/v1/receipts/verify-chain", READ, Needed, Now(receipts::verify_chain)),
+        Route("GET", "/v1/tools", LIST, Optional, Now(tools::list)),
+        Route("GET", "/v1/decisions", LIST, Optional, Now(decisions::list)),
+        Route("GET", "/v1/decisions/{id}", LIST, Optional, Now(decisions::get)),
+        Route("GET", "/v1/receipts", LIST, Optional, Now(receipts::list)),
+        Route("GET", "/v1/receipts/chain-head", LIST, Optional, Now(receipts::chain_head)),
+        Route("POST", "/v1/receipts/verify-chain", LIST, Needed, Now(receipts::verify_chain)),
         Route("POST", "/v1/receipts/verify-range", READ, Optional, Now(receipts::verify_range)),
-        Route("GET", "/v1/receipts/{id}", READ, Optional, Now(receipts::get)),
-        Route("GET", "/v1/receipts/{id}/verify", READ, Optional, Now(receipts::verify)),
+        Route("GET", "/v1/receipts/{id}", LIST, Optional, Now(receipts::get)),
+        Route("GET", "/v1/receipts/{id}/verify", LIST, Optional, Now(receipts::verify)),
         Route("POST", "/v1/admin/backup", BACKUP, Needed, Now(backups::create)),
         Route("GET", "/v1/admin/backups", BACKUPS, Optional, Now(backups::list)),
         Route("GET", "/v1/admin/backups/{id}", ADMIN, Optional, Later(backups::fetch)),
@@ -92,6 +103,9 @@ const ROUTES: &[Route] = {
         Route("POST", "/v1/admin/tokens", ADMIN, Needed, Now(operators::create)),
         Route("GET", "/v1/admin/tokens", ADMIN, Optional, Now(operators::list)),
         Route("POST", "/v1/admin/tokens/{id}/revoke", ADMIN, Optional, Now(operators::revoke)),
+        Route("GET", "/v1/stats", READ, Optional, Now(stats::stats)),
+        Route("GET", "/v1/admin/db-stats", READ, Optional, Now(stats::sizes)),
+        Route("GET", "/v1/version", Anyone, Optional, Now(stats::version)),
         Route("GET", "/health", Anyone, Optional, Now(health::health)),
         Route("GET", "/readyz", Anyone, Optional, Now(health::readyz)),
         Route("GET", "/livez", Anyone, Optional, Now(health::livez)),
@@ -148,7 +162,8 @@ fn admit<'a>(
     reply: &mut Reply,
 ) -> Result<(Handler, Call<'a>), Refused> {
     let (Route(_, _, access, body, handler), id) = route(request)?;
-    let caller = auth::authenticate(gateway, request, *access)?;
+    let caller = auth::authenticate(gateway, request, *access)
+        .map_err(|error| auth::refusal(gateway, request, error))?;
     if let Caller::Operator(actor) = &caller {
         reply.set_operator(actor.name());
     }
@@ -218,9 +233,10 @@ mod tests {
     }
 
     #[test]
-    fn everything_but_the_probes_needs_a_credential() {
+    fn everything_but_the_probes_and_the_version_needs_a_credential() {
         for Route(_, path, access, _, _) in ROUTES {
-            assert_eq!(*access == Access::Anyone, is_probe(path), "{path}");
+            let is_open = is_probe(path) || *path == "/v1/version";
+            assert_eq!(*access == Access::Anyone, is_open, "{path}");
         }
     }
 }

@@ -293,7 +293,8 @@ fn read(tiny: &mut TinyRequest, received: Instant) -> io::Result<Request> {
         query: query.to_owned(),
         bearer: header(tiny, "Authorization").as_deref().and_then(bearer),
         framed: tiny.body_length().is_some(),
-        signed: header(tiny, "X-Aegis-Request-Signature").is_some(),
+        signature: header(tiny, "X-Aegis-Request-Signature"),
+        peer: header(tiny, "X-Peer").and_then(|peer| peer.parse().ok()).map(|peer: SocketAddr| peer.ip()),
         body,
         received,
     })

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use crate::domain::agent::{Agent, AgentStatus, Registration, TOKEN_PREFIX};
+use crate::domain::agent::{Agent, AgentStatus, Registration};
 use crate::domain::audit::{Event, EventType};
 use crate::domain::canon::Hash;
 use crate::domain::operator::Permission;
 use crate::entropy;
 use crate::store::{Tx, agents, audit, decisions};
 
+use super::lifecycle::{new_token, no_such_agent};
 use super::operators::Actor;
 use super::{Error, Gateway, Page};
 
@@ -28,18 +29,20 @@ pub struct Registered {
 }
 
 /// Registers an agent. A name that is known already gets a new token, and the old
-/// one is dead at once; nothing else of it changes.
+/// one is dead at once; nothing else of it changes. Neither a revoked nor a deleted agent
+/// comes back by this: its new token opens as little as the old one.
 pub fn register(gateway: &Gateway, actor: Actor, registration: Registration) -> Result<Registered, Error> {
-    let agent_token = format!("{TOKEN_PREFIX}{}", entropy::hex::<16>().map_err(Error::Entropy)?);
+    let agent_token = new_token()?;
     let new_id = entropy::uuid(registration.at).map_err(Error::Entropy)?;
     let token = Hash::of(agent_token.as_bytes());
     let agent_key = registration.agent_key.clone();
     let (id, created) = gateway.store.write(move |tx| -> Result<_, Error> {
-        actor.require_in(tx, Permission::Administer, registration.at)?;
+        actor.require_in(tx, Permission::RegisterAgent, registration.at)?;
         let known = agents::find_by_key(tx.connection(), &registration.agent_key)?;
         let created = known.is_none();
         let id = match known {
             Some(known) => {
+                check_signing_key(&known, &registration)?;
                 agents::set_token(tx, &known.id, token, registration.at)?;
                 known.id
             }
@@ -52,6 +55,19 @@ pub fn register(gateway: &Gateway, actor: Actor, registration: Registration) -> 
         Ok((id, created))
     })?;
     Ok(Registered { id, agent_key, agent_token, created })
+}
+
+/// A known agent keeps the signing key that it has: to pass over another one would let the
+/// caller believe in a protection that is not there.
+fn check_signing_key(known: &Agent, registration: &Registration) -> Result<(), Error> {
+    if registration.signing_key.is_none() || registration.signing_key == known.signing_key {
+        return Ok(());
+    }
+    Err(Error::Conflict {
+        message: "the agent is registered with another signing_key, or with none; PATCH it to change that"
+            .to_owned(),
+        reason: "signing_key_differs",
+    })
 }
 
 fn record_event(
@@ -67,6 +83,7 @@ fn record_event(
             "environment": registration.environment,
             "risk_tier": registration.risk_tier,
             "allowed_environments": registration.allowed_environments,
+            "has_signing_key": registration.signing_key.is_some(),
         });
         (EventType::AgentRegistered, details)
     } else {
@@ -99,13 +116,9 @@ pub fn list(gateway: &Gateway, status: Option<AgentStatus>, page: Page) -> Resul
 /// One agent, by its id or else by its key. A deleted one is not found.
 pub fn get(gateway: &Gateway, id_or_key: &str) -> Result<Seen, Error> {
     gateway.store.read(|connection| {
-        let found = match agents::find(connection, id_or_key)? {
-            Some(agent) => Some(agent),
-            None => agents::find_by_key(connection, id_or_key)?,
-        };
-        let agent = found
+        let agent = agents::find_by_id_or_key(connection, id_or_key)?
             .filter(|agent| agent.status != AgentStatus::Deleted)
-            .ok_or_else(|| Error::NotFound("there is no such agent".to_owned()))?;
+            .ok_or_else(no_such_agent)?;
         let seen = decisions::last_of_agent(connection, &agent.id)?;
         Ok((agent, seen))
     })

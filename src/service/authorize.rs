@@ -25,7 +25,7 @@ use crate::entropy;
 use crate::store::receipts::{Appended, Entry};
 use crate::store::{Tx, agents, approvals, audit, decisions, receipts, tools};
 
-use super::{Error, Gateway};
+use super::{Error, Gateway, admission};
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq)]
@@ -142,6 +142,9 @@ impl Prepared {
         let decision = self.record_of(&agent, &verdict, at);
         let receipt = append_receipt(tx, &decision, &self.ids.receipt)?;
         decisions::insert(tx, receipt.seq, &decision)?;
+        if agent.status != AgentStatus::Active {
+            audit::insert(tx, &admission::attempt_event(&agent, &decision)?)?;
+        }
         let approval = self.ask_for_approval(tx, &verdict, &decision)?;
         Ok(authorization(decision, verdict, approval, Some(receipt), false))
     }
@@ -156,7 +159,7 @@ impl Prepared {
     }
 
     fn check_agent(&self, agent: &Agent) -> Result<(), Error> {
-        if matches!(agent.status, AgentStatus::Quarantined | AgentStatus::Deleted) {
+        if !agent.status.may_ask() {
             return Err(Error::Unauthorized);
         }
         match &self.request.agent {

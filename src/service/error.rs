@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use crate::backup;
+use crate::domain::signature;
 use crate::store::error::Error as StoreError;
 
 /// Why there is no result. `http::error` maps each to a status, and to nothing else.
@@ -15,6 +16,15 @@ pub enum Error {
     Invalid(String),
     /// No valid credential.
     Unauthorized,
+    /// A valid credential, and not the signature that its agent's requests need.
+    Unsigned(signature::Fault),
+    /// Too much of it in too short a time.
+    TooManyRequests {
+        /// For people.
+        message: &'static str,
+        /// When to try again.
+        retry_after_seconds: u64,
+    },
     /// A valid credential that may not do this.
     Forbidden(String),
     /// There is no such thing.
@@ -56,6 +66,13 @@ impl fmt::Display for Error {
             | Error::Busy(message)
             | Error::NoRoom(message) => f.write_str(message),
             Error::Unauthorized => f.write_str("a valid bearer token is needed"),
+            Error::Unsigned(signature::Fault::Missing) => {
+                f.write_str("one header X-Aegis-Request-Signature is needed: this agent has a signing key")
+            }
+            Error::Unsigned(signature::Fault::Invalid) => f.write_str(
+                "X-Aegis-Request-Signature is not the signature of this body with the agent's signing key",
+            ),
+            Error::TooManyRequests { message, .. } => f.write_str(message),
             Error::Stopping => f.write_str("the gateway is stopping"),
             Error::Store(error) => error.fmt(f),
             Error::Backup(error) => error.fmt(f),
@@ -74,6 +91,8 @@ impl std::error::Error for Error {
             Error::BadRequest(_)
             | Error::Invalid(_)
             | Error::Unauthorized
+            | Error::Unsigned(_)
+            | Error::TooManyRequests { .. }
             | Error::Forbidden(_)
             | Error::NotFound(_)
             | Error::AlreadyExists(_)

@@ -3,6 +3,7 @@
 //! A service takes typed values and the [`Gateway`]; it knows no HTTP, and SQL only
 //! through the functions of `store` that it calls inside a transaction.
 
+pub mod admission;
 pub mod agents;
 pub mod audit;
 pub mod authorize;
@@ -10,8 +11,11 @@ pub mod backups;
 pub mod decisions;
 pub mod error;
 pub mod health;
+pub mod lifecycle;
+pub mod limits;
 pub mod operators;
 pub mod receipts;
+pub mod stats;
 pub mod tools;
 
 use std::sync::{Arc, Mutex};
@@ -41,6 +45,8 @@ pub struct Gateway {
     pub verifying: Mutex<()>,
     /// What readiness watches.
     pub health: health::Health,
+    /// How often is too often.
+    pub limits: limits::Limits,
 }
 
 impl Gateway {
@@ -54,7 +60,13 @@ impl Gateway {
             uses: operators::Uses::default(),
             verifying: Mutex::default(),
             health: health::Health::default(),
+            limits: limits::Limits::default(),
         }
+    }
+
+    /// The same with limits; without, there are none.
+    pub fn with_limits(self, limits: limits::Limits) -> Self {
+        Gateway { limits, ..self }
     }
 
     /// The time now.

@@ -1,4 +1,5 @@
-//! Registered agents. Of a token the database knows the SHA-256 alone.
+//! Registered agents, and what their requests are signed with. Of a token the database
+//! knows the SHA-256 alone, of a signing key the states that HMAC reaches with it.
 
 use std::sync::Arc;
 
@@ -6,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::domain::agent::{Agent, AgentStatus, Profile, Registration, RiskTier};
 use crate::domain::canon::Hash;
+use crate::domain::signature::{KEY_BYTES, SigningKey};
 use crate::domain::time::Timestamp;
 
 use super::commit::Tx;
@@ -13,7 +15,8 @@ use super::error::Error;
 
 const COLUMNS: &str = "id, agent_key, name, environment, risk_tier, status, owner_team, owner_email, framework, \
      model_provider, model_name, purpose, frozen_reason, quarantined_at, force_approval, \
-     allowed_environments, created_at, updated_at";
+     allowed_environments, created_at, updated_at, \
+     (SELECT hmac_states FROM agent_signing_keys WHERE agent_id = agents.id)";
 
 /// Records a new agent.
 pub fn insert(tx: &mut Tx<'_>, id: &str, registration: &Registration, token: Hash) -> Result<(), Error> {
@@ -45,8 +48,82 @@ pub fn insert(tx: &mut Tx<'_>, id: &str, registration: &Registration, token: Has
                 at,
             ])
         })
-        .map(|_| ())
         .map_err(Error::cannot("register an agent"))
+        .and_then(Error::unless_one("register an agent"))?;
+    match &registration.signing_key {
+        Some(key) => set_signing_key(tx, id, Some(key), registration.at),
+        None => Ok(()),
+    }
+}
+
+/// Gives an agent a signing key in the place of any it had, or takes it away.
+pub fn set_signing_key(
+    tx: &mut Tx<'_>,
+    id: &str,
+    key: Option<&SigningKey>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    tx.changes_registry();
+    let connection = tx.connection();
+    let done = match key {
+        Some(key) => connection
+            .prepare_cached(
+                "INSERT OR REPLACE INTO agent_signing_keys (agent_id, hmac_states, set_at) VALUES (?1, ?2, ?3)",
+            )
+            .and_then(|mut insert| insert.execute((id, key.to_bytes(), now.to_string()))),
+        None => connection
+            .prepare_cached("DELETE FROM agent_signing_keys WHERE agent_id = ?1")
+            .and_then(|mut delete| delete.execute([id])),
+    };
+    done.map(|_| ()).map_err(Error::cannot("set an agent's signing key"))
+}
+
+/// Writes what describes an agent as it is now, its signing key apart.
+pub fn update(tx: &mut Tx<'_>, agent: &Agent, now: Timestamp) -> Result<(), Error> {
+    tx.changes_registry();
+    let profile = &agent.profile;
+    tx.connection()
+        .prepare_cached(
+            "UPDATE agents SET name = ?2, environment = ?3, risk_tier = ?4, owner_team = ?5, owner_email = ?6, \
+             framework = ?7, model_provider = ?8, model_name = ?9, purpose = ?10, updated_at = ?11 WHERE id = ?1",
+        )
+        .and_then(|mut update| {
+            update.execute(rusqlite::params![
+                agent.id,
+                agent.name,
+                agent.environment,
+                agent.risk_tier.as_str(),
+                profile.owner_team,
+                profile.owner_email,
+                profile.framework,
+                profile.model_provider,
+                profile.model_name,
+                profile.purpose,
+                now.to_string(),
+            ])
+        })
+        .map_err(Error::cannot("update an agent"))
+        .and_then(Error::unless_one("update an agent"))
+}
+
+/// Puts an agent where `status` says. Nobody is put into quarantine by this, so whoever was
+/// there has left it.
+pub fn set_status(
+    tx: &mut Tx<'_>,
+    id: &str,
+    status: AgentStatus,
+    frozen_reason: Option<&str>,
+    now: Timestamp,
+) -> Result<(), Error> {
+    tx.changes_registry();
+    tx.connection()
+        .prepare_cached(
+            "UPDATE agents SET status = ?2, frozen_reason = ?3, quarantined_at = NULL, updated_at = ?4 \
+             WHERE id = ?1",
+        )
+        .and_then(|mut update| update.execute((id, status.as_str(), frozen_reason, now.to_string())))
+        .map_err(Error::cannot("set an agent's status"))
+        .and_then(Error::unless_one("set an agent's status"))
 }
 
 /// Gives an agent another token; the old one is dead when this is committed.
@@ -55,8 +132,8 @@ pub fn set_token(tx: &mut Tx<'_>, id: &str, token: Hash, now: Timestamp) -> Resu
     tx.connection()
         .prepare_cached("UPDATE agents SET token_sha256 = ?2, updated_at = ?3 WHERE id = ?1")
         .and_then(|mut update| update.execute((id, token.to_string(), now.to_string())))
-        .map(|_| ())
         .map_err(Error::cannot("rotate an agent's token"))
+        .and_then(Error::unless_one("rotate an agent's token"))
 }
 
 /// Finds an agent by the SHA-256 of its token, from memory where it is known.
@@ -81,6 +158,23 @@ pub fn find(connection: &Connection, id: &str) -> Result<Option<Agent>, Error> {
 /// Finds an agent by the name the operator gave it.
 pub fn find_by_key(connection: &Connection, agent_key: &str) -> Result<Option<Agent>, Error> {
     find_where(connection, "agent_key = ?1", agent_key)
+}
+
+/// Finds an agent by its id, or else by its name: who is called like another's id is not
+/// taken for that one.
+pub fn find_by_id_or_key(connection: &Connection, id_or_key: &str) -> Result<Option<Agent>, Error> {
+    match find(connection, id_or_key)? {
+        Some(agent) => Ok(Some(agent)),
+        None => find_by_key(connection, id_or_key),
+    }
+}
+
+/// How many agents there are, the deleted ones apart.
+pub fn count(connection: &Connection) -> Result<i64, Error> {
+    connection
+        .prepare_cached("SELECT count(*) FROM agents WHERE status <> 'deleted'")
+        .and_then(|mut row| row.query_row([], |row| row.get(0)))
+        .map_err(Error::cannot("count agents"))
 }
 
 fn find_where(connection: &Connection, condition: &str, value: &str) -> Result<Option<Agent>, Error> {
@@ -138,6 +232,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Agent> {
         quarantined_at: row.get(13)?,
         force_approval: row.get(14)?,
         allowed_environments: serde_json::from_str(word(15)?).map_err(|_| unknown(15)())?,
+        signing_key: row.get::<_, Option<[u8; KEY_BYTES]>>(18)?.map(|bytes| SigningKey::from_bytes(&bytes)),
         created_at: row.get(16)?,
         updated_at: row.get(17)?,
     })

@@ -10,7 +10,7 @@ use crate::domain::time::Timestamp;
 
 use super::commit::Tx;
 use super::error::Error;
-use super::receipts;
+use super::{decision_counts, receipts};
 
 /// The columns, in the order of [`from_row`].
 pub(crate) const COLUMNS: &str = "seq, id, agent_id, user_id, run_id, trace_id, parent_run_id, tool, action, \
@@ -18,7 +18,7 @@ pub(crate) const COLUMNS: &str = "seq, id, agent_id, user_id, run_id, trace_id, 
      matched_policy_ids, policy_version, risk_score, composite_risk_score, request_id, action_hash, \
      latency_ms, created_at";
 
-/// Records a decision at the position of its receipt.
+/// Records a decision at the position of its receipt, and counts it.
 pub fn insert(tx: &Tx<'_>, seq: i64, decision: &Decision) -> Result<(), Error> {
     const INSERT: &str = "INSERT INTO decisions (seq, id, agent_id, user_id, run_id, trace_id, \
          parent_run_id, tool, action, resource, mutates_state, environment, source_trust, root_trust_level, \
@@ -56,7 +56,8 @@ pub fn insert(tx: &Tx<'_>, seq: i64, decision: &Decision) -> Result<(), Error> {
             ])
         })
         .map_err(Error::cannot("record a decision"))
-        .and_then(Error::unless_one("record a decision"))
+        .and_then(Error::unless_one("record a decision"))?;
+    decision_counts::add(tx, decision)
 }
 
 /// Reads a decision; `from` is its `seq` column. A column that no decision of ours

@@ -36,6 +36,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "initial", sql: include_str!("../../migrations/0001_initial.sql") },
     Migration { name: "approvals", sql: include_str!("../../migrations/0002_approvals.sql") },
     Migration { name: "operators", sql: include_str!("../../migrations/0003_operators.sql") },
+    Migration { name: "agents_and_counts", sql: include_str!("../../migrations/0004_agents_and_counts.sql") },
 ];
 
 /// The schema version of this program.
@@ -282,6 +283,7 @@ mod tests {
     use crate::evidence::FirstBreak;
     use crate::evidence::database::{self, Extent};
     use crate::store::commit::{self, Committer};
+    use crate::store::decision_counts::{self, DecisionCount};
     use crate::store::receipts::{self, Entry, Head};
     use crate::store::watch::Watch;
     use crate::store::{connection, decisions, files};
@@ -655,5 +657,12 @@ mod tests {
         let mut first = FirstBreak::default();
         let summary = database::verify(&connection, Extent::Whole, &mut first).expect("read");
         assert_eq!((first.0, summary.receipts, summary.decisions), (None, 12, Some(12)));
+        let count = |outcome: &str, count| DecisionCount {
+            outcome: outcome.to_owned(),
+            trust_level: "trusted_internal_signed".to_owned(),
+            count,
+        };
+        let counts = decision_counts::list(&connection);
+        assert_eq!(counts.expect("counted"), [count("allow", 8), count("deny", 4)]);
     }
 }

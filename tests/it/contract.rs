@@ -1496,7 +1496,7 @@ fn every_error_has_the_one_body() {
 
 #[test]
 fn who_has_no_right_token_is_turned_away_before_the_body_is_looked_at() {
-    let home = Home::new();
+    let home = Home::new().with("AEGIS_AUTH_FAILURES_PER_MINUTE", "0");
     let gateway = home.start();
     let agent = gateway.agent("a");
     let operator_routes = [

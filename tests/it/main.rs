@@ -4,6 +4,7 @@
 
 mod support;
 
+mod agents_lifecycle;
 mod audit;
 mod backup;
 mod backup_list;
@@ -14,6 +15,7 @@ mod evidence;
 mod gate;
 mod guard;
 mod history;
+mod limits;
 mod load;
 mod manifest;
 mod operators;
@@ -21,4 +23,6 @@ mod process;
 mod runbook;
 mod scale;
 mod scripts;
+mod signatures;
+mod stats;
 mod witness;

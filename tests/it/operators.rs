@@ -55,18 +55,24 @@ fn may(scope: &str, method: &str, path: &str) -> bool {
             let secret = matches!(path, TOKENS | "/v1/admin/backups/{id}");
             listed || verifies || (method == "GET" && !secret)
         }
+        "runner" => {
+            let lists = ["/v1/agents", "/v1/tools", "/v1/decisions", "/v1/receipts"];
+            let looks = method == "GET" && lists.iter().any(|list| path.starts_with(list));
+            let posts = ["/v1/agents/register", "/v1/receipts/verify-chain"];
+            looks || (method == "POST" && posts.contains(&path))
+        }
         _ => false,
     }
 }
 
 /// The scopes that a refusal has to name.
 fn needed(method: &str, path: &str) -> Vec<&'static str> {
-    ["read", "backup", "admin"].into_iter().filter(|scope| may(scope, method, path)).collect()
+    ["read", "runner", "backup", "admin"].into_iter().filter(|scope| may(scope, method, path)).collect()
 }
 
 #[test]
 fn every_scope_opens_its_routes_and_no_other() {
-    let home = Home::new();
+    let home = Home::new().with("AEGIS_AUTH_FAILURES_PER_MINUTE", "0");
     let gateway = home.start();
     let scopes = ["admin", "backup", "read", "runner"];
     let tokens = scopes.map(|scope| (scope, token(&gateway, &format!("my-{scope}"), scope)));
@@ -123,6 +129,43 @@ fn a_scoped_token_does_what_it_is_for() {
     let verified = gateway.request("POST", "/v1/receipts/verify-range", Some(read), None);
     assert_eq!(verified.body["verified"], true, "{verified:?}");
     assert_eq!(gateway.get(TOKENS)[0]["created_by"], "second");
+}
+
+/// What the client libraries do with the token they are given.
+#[test]
+fn a_runner_s_token_registers_and_lists_and_neither_decides_nor_stops_anyone() {
+    let home = Home::new();
+    let gateway = home.start();
+    gateway.agent("who-registers-the-tool");
+    let runner = token(&gateway, "my-runner", "runner");
+    let body = json!({"agent_key": "a", "name": "a", "environment": "production", "risk_tier": "low"});
+    let register = || gateway.request("POST", "/v1/agents/register", Some(&runner), Some(&body));
+    assert_eq!(register().status, 201);
+    let again = register();
+    assert_eq!(again.status, 200, "at every start of the process");
+    let agent = again.body["agent_token"].as_str().expect("a token").to_owned();
+    let call = json!({"tool": "t", "action": "read", "mutates_state": false, "parameters": {},
+                      "source_trust": "trusted_internal_signed"});
+    assert_eq!(gateway.authorize(&agent, &call.to_string()).body["decision"], "allow");
+    let receipts = gateway.request("GET", "/v1/receipts", Some(&runner), None);
+    assert_eq!(receipts.body.as_array().map(Vec::len), Some(1));
+    let body = json!({"receipts": receipts.body});
+    let verified = gateway.request("POST", "/v1/receipts/verify-chain", Some(&runner), Some(&body));
+    assert_eq!(verified.body["verified"], true, "{verified:?}");
+    let event = &gateway.get("/v1/audit/events?event_type=agent_token_rotated")[0];
+    assert!(event["event_json"].as_str().expect("text").contains("my-runner"), "{event}");
+    for (method, path) in [
+        ("POST", "/v1/agents/a/freeze"),
+        ("POST", "/v1/agents/a/unfreeze"),
+        ("POST", "/v1/agents/a/rotate-token"),
+        ("DELETE", "/v1/agents/a"),
+        ("GET", "/v1/audit/events"),
+        ("GET", TOKENS),
+    ] {
+        assert_failure(&gateway.request(method, path, Some(&runner), None), 403, "Forbidden");
+    }
+    // Nor is it an agent's.
+    assert_failure(&gateway.authorize(&runner, &call.to_string()), 403, "Forbidden");
 }
 
 #[test]

@@ -77,6 +77,7 @@ fn register_agents(store: &Store) -> Vec<String> {
             risk_tier: RiskTier::Low,
             profile: Profile::default(),
             allowed_environments: Vec::new(),
+            signing_key: None,
             at,
         };
         let own = id.clone();

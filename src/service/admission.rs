@@ -1,0 +1,50 @@
+//! Before a decision: whether a request is its agent's own, and not one too many. And what
+//! is noted where an agent asks that may not act.
+
+use std::time::Instant;
+
+use serde_json::json;
+
+use crate::domain::agent::Agent;
+use crate::domain::audit::{Event, EventType};
+use crate::domain::canon::Hash;
+use crate::domain::record::Decision;
+use crate::entropy;
+
+use super::{Error, Gateway, agents};
+
+/// Admits a request of the agent whose token hashes to `token`. An agent with a signing key
+/// must have signed the body as it was sent, before anything of it is read; for one
+/// without, no signature is looked at. What is not signed does not count against an agent's
+/// rate: whoever has the token alone could else keep it from asking.
+pub fn admit(
+    gateway: &Gateway,
+    token: Hash,
+    signature: Option<&str>,
+    body: &[u8],
+    now: Instant,
+) -> Result<(), Error> {
+    let agent = agents::find_by_token(gateway, token)?.ok_or(Error::Unauthorized)?;
+    if let Some(key) = &agent.signing_key {
+        key.check(signature, body).map_err(Error::Unsigned)?;
+    }
+    gateway.limits.authorize(&agent.id, now)
+}
+
+/// An agent that is stopped has asked; its decision denies it.
+pub(super) fn attempt_event(agent: &Agent, decision: &Decision) -> Result<Event, Error> {
+    let id = entropy::uuid(decision.created_at).map_err(Error::Entropy)?;
+    let details = json!({ "agent_status": agent.status, "decision": decision.outcome.as_str() });
+    Ok(Event {
+        agent_id: Some(agent.id.clone()),
+        user_id: decision.user_id.clone(),
+        run_id: decision.run_id.clone(),
+        trace_id: decision.trace_id.clone(),
+        skill: Some(decision.tool.clone()),
+        action: Some(decision.action.clone()),
+        resource: decision.resource.clone(),
+        input_hash: Some(decision.action_hash.to_string()),
+        decision_id: Some(decision.id.clone()),
+        ..Event::new(id, EventType::ToolCallIntercepted, &details, decision.created_at)
+    })
+}
