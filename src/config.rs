@@ -10,7 +10,9 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
+use crate::domain::approval::{TTL_SECONDS_DEFAULT, TTL_SECONDS_MAX, TTL_SECONDS_MIN};
 use crate::store::guard::WalChoice;
 
 /// Shortest admin token that is accepted, in characters.
@@ -33,6 +35,9 @@ pub struct Config {
     pub workers: usize,
     /// `AEGIS_MAX_BODY_BYTES`: largest request body.
     pub body_bytes_max: usize,
+    /// `AEGIS_APPROVAL_TTL_SECS`: how long an approval can be given and used, from the
+    /// decision that asked for it.
+    pub approval_ttl_seconds: u32,
     /// `RUST_LOG`: what is logged.
     pub log_filter: String,
     /// `AEGIS_WAL_CHOICE`: the operator's answer where the guard cannot decide.
@@ -66,7 +71,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 9] = [
     "AEGIS_BIND_ADDR",
     "AEGIS_DB_PATH",
     "AEGIS_BACKUP_DIR",
@@ -74,6 +79,7 @@ const NAMES: [&str; 8] = [
     "AEGIS_ADMIN_TOKEN_FILE",
     "AEGIS_WORKERS",
     "AEGIS_MAX_BODY_BYTES",
+    "AEGIS_APPROVAL_TTL_SECS",
     "AEGIS_WAL_CHOICE",
 ];
 
@@ -117,6 +123,13 @@ impl Config {
                 1 << 10,
                 1 << 26,
             )?,
+            approval_ttl_seconds: number(
+                "AEGIS_APPROVAL_TTL_SECS",
+                get("AEGIS_APPROVAL_TTL_SECS"),
+                TTL_SECONDS_DEFAULT,
+                TTL_SECONDS_MIN,
+                TTL_SECONDS_MAX,
+            )?,
             log_filter: log_filter(get("RUST_LOG").unwrap_or("info"))?,
             wal_choice: get("AEGIS_WAL_CHOICE").map(wal_choice).transpose()?,
             unknown: variables.keys().filter(|name| !known(name)).cloned().collect(),
@@ -147,6 +160,7 @@ impl fmt::Display for Config {
         writeln!(f, "admin token: {:?}", self.admin_token)?;
         writeln!(f, "AEGIS_WORKERS={}", self.workers)?;
         writeln!(f, "AEGIS_MAX_BODY_BYTES={}", self.body_bytes_max)?;
+        writeln!(f, "AEGIS_APPROVAL_TTL_SECS={}", self.approval_ttl_seconds)?;
         if let Some(choice) = self.wal_choice {
             let word = if choice.replay { "replay" } else { "set-aside" };
             writeln!(f, "AEGIS_WAL_CHOICE={word}:{:016x}", choice.log_id)?;
@@ -215,13 +229,13 @@ fn can_be_folder(path: &Path) -> bool {
     path.ancestors().find(|part| part.exists()).is_none_or(Path::is_dir)
 }
 
-fn number(
+fn number<N: Copy + FromStr + PartialOrd + fmt::Display>(
     name: &'static str,
     value: Option<&str>,
-    default: usize,
-    min: usize,
-    max: usize,
-) -> Result<usize, ConfigError> {
+    default: N,
+    min: N,
+    max: N,
+) -> Result<N, ConfigError> {
     let Some(text) = value else { return Ok(default) };
     let parsed = text.parse().ok().filter(|number| (min..=max).contains(number));
     parsed.ok_or_else(|| bad(name, text, &format!("a whole number from {min} to {max}")))
@@ -280,6 +294,7 @@ mod tests {
         assert_eq!(config.backup_dir, Path::new("backups"));
         assert!(config.admin_token == AdminToken::Kept(PathBuf::from("db/admin.token")));
         assert_eq!(config.body_bytes_max, 1_048_576);
+        assert_eq!(config.approval_ttl_seconds, 1800);
         assert_eq!(config.log_filter, "info");
     }
 
@@ -296,6 +311,9 @@ mod tests {
             ("AEGIS_WORKERS", "0"),
             ("AEGIS_WORKERS", "many"),
             ("AEGIS_MAX_BODY_BYTES", "-1"),
+            ("AEGIS_APPROVAL_TTL_SECS", "0"),
+            ("AEGIS_APPROVAL_TTL_SECS", "2592001"),
+            ("AEGIS_APPROVAL_TTL_SECS", "30m"),
             ("RUST_LOG", "loud"),
             ("AEGIS_WAL_CHOICE", "replay"),
         ] {

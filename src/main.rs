@@ -15,7 +15,7 @@ use aegis_gateway::backup::Backups;
 use aegis_gateway::clock::{Clock, SystemClock};
 use aegis_gateway::config::Config;
 use aegis_gateway::http::server::{Server, ServerConfig};
-use aegis_gateway::service::{Gateway, health};
+use aegis_gateway::service::{Gateway, health, housekeeping};
 use aegis_gateway::startup::{self, Started};
 use aegis_gateway::store::guard::{Guard, Layout};
 use aegis_gateway::store::{Store, files};
@@ -38,6 +38,7 @@ Settings, by environment:
   AEGIS_ADMIN_TOKEN_FILE  a file that holds it                 (admin.token beside the database)
   AEGIS_WORKERS           threads that handle requests         16
   AEGIS_MAX_BODY_BYTES    largest request body                 1048576
+  AEGIS_APPROVAL_TTL_SECS how long an approval can be used     1800
   AEGIS_WAL_CHOICE        replay:ID or set-aside:ID, where a start was refused in doubt
   RUST_LOG                off, error, warn, info, debug, trace info
 
@@ -99,7 +100,8 @@ fn serve(config: &Config, clock: Arc<SystemClock>, started: Started, mut signals
         Err(refusal) => return stop(&store, guard, fail(USAGE, &refusal.to_string())),
     };
     let backups = Backups::new(&config.backup_dir);
-    let gateway = Arc::new(Gateway::new(store, clock, backups, operator));
+    let gateway = Gateway::new(store, clock, backups, operator);
+    let gateway = Arc::new(gateway.with_approval_ttl(config.approval_ttl_seconds));
     let listener = match TcpListener::bind(config.bind_addr) {
         Ok(listener) => listener,
         Err(error) => {
@@ -122,6 +124,7 @@ fn serve(config: &Config, clock: Arc<SystemClock>, started: Started, mut signals
     let report = server.shutdown(Instant::now() + SHUTDOWN_MAX);
     log::info!("finished {} requests, cut {}", report.finished, report.cut);
     health::stop(&gateway);
+    housekeeping::stop(&gateway);
     stop(&gateway.store, guard, ExitCode::SUCCESS)
 }
 
@@ -132,6 +135,7 @@ fn listen(
     guard: &Guard,
 ) -> io::Result<Server> {
     health::start(Arc::clone(gateway))?;
+    housekeeping::start(Arc::clone(gateway))?;
     let sockets = files::with_suffix(&guard.layout().database, ".sockets");
     let workers =
         ServerConfig { workers: config.workers, body_bytes_max: config.body_bytes_max, sockets: &sockets };

@@ -18,7 +18,7 @@ words! {
         Backup = "backup",
         /// Looking and verifying; neither tokens nor the content of backups.
         Read = "read",
-        /// For the process that runs agents. Nothing yet.
+        /// For the process that runs agents: seeing and using approvals, never giving them.
         Runner = "runner",
     }
 }
@@ -32,6 +32,10 @@ pub enum Permission {
     ListBackups,
     /// To take a backup.
     TakeBackup,
+    /// To see where approvals stand; their parameters are for who may administer.
+    SeeApprovals,
+    /// To use an approval that was given. Giving one is for who may administer.
+    UseApprovals,
     /// To change anything else, to see who has tokens, and to fetch what backups hold.
     Administer,
 }
@@ -43,6 +47,8 @@ impl Permission {
             Permission::Read => &[Scope::Read, Scope::Admin],
             Permission::ListBackups => &[Scope::Read, Scope::Backup, Scope::Admin],
             Permission::TakeBackup => &[Scope::Backup, Scope::Admin],
+            Permission::SeeApprovals => &[Scope::Read, Scope::Runner, Scope::Admin],
+            Permission::UseApprovals => &[Scope::Runner, Scope::Admin],
             Permission::Administer => &[Scope::Admin],
         }
     }
@@ -112,14 +118,15 @@ mod tests {
 
     #[test]
     fn each_scope_may_do_what_is_listed_and_nothing_else() {
-        use Permission::{Administer, ListBackups, Read, TakeBackup};
+        use Permission::{Administer, ListBackups, Read, SeeApprovals, TakeBackup, UseApprovals};
+        let all = [Read, ListBackups, TakeBackup, SeeApprovals, UseApprovals, Administer];
         for (scope, may) in [
-            (Scope::Admin, vec![Read, ListBackups, TakeBackup, Administer]),
+            (Scope::Admin, all.to_vec()),
             (Scope::Backup, vec![ListBackups, TakeBackup]),
-            (Scope::Read, vec![Read, ListBackups]),
-            (Scope::Runner, vec![]),
+            (Scope::Read, vec![Read, ListBackups, SeeApprovals]),
+            (Scope::Runner, vec![SeeApprovals, UseApprovals]),
         ] {
-            for permission in [Read, ListBackups, TakeBackup, Administer] {
+            for permission in all {
                 assert_eq!(scope.may(permission), may.contains(&permission), "{scope} {permission:?}");
             }
         }

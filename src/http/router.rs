@@ -11,7 +11,7 @@ use crate::service::{Error, Gateway};
 use super::auth::{self, Caller};
 use super::error;
 use super::message::{Reply, Request, Response};
-use super::{agents, audit, authorize, backups, decisions, health, operators, receipts, tools};
+use super::{agents, approvals, audit, authorize, backups, decisions, health, operators, receipts, tools};
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +22,8 @@ pub enum Access {
     Operator(Permission),
     /// An agent's token.
     Agent,
+    /// Either: an agent for what is its own.
+    AgentOrOperator(Permission),
 }
 
 /// What a handler gets.
@@ -63,13 +65,16 @@ enum Body {
 struct Route(&'static str, &'static str, Access, Body, Handler);
 
 const ROUTES: &[Route] = {
-    use Access::{Agent, Anyone};
+    use Access::{Agent, AgentOrOperator, Anyone};
     use Body::{Needed, Optional};
     use Handler::{Later, Now};
     const ADMIN: Access = Access::Operator(Permission::Administer);
     const READ: Access = Access::Operator(Permission::Read);
     const BACKUP: Access = Access::Operator(Permission::TakeBackup);
     const BACKUPS: Access = Access::Operator(Permission::ListBackups);
+    const APPROVALS: Access = Access::Operator(Permission::SeeApprovals);
+    const APPROVAL: Access = AgentOrOperator(Permission::SeeApprovals);
+    const CONSUME: Access = AgentOrOperator(Permission::UseApprovals);
     &[
         Route("POST", "/v1/authorize", Agent, Needed, Later(authorize::authorize)),
         Route("POST", "/v1/agents/register", ADMIN, Needed, Now(agents::register)),
@@ -79,6 +84,12 @@ const ROUTES: &[Route] = {
         Route("GET", "/v1/tools", READ, Optional, Now(tools::list)),
         Route("GET", "/v1/decisions", READ, Optional, Now(decisions::list)),
         Route("GET", "/v1/decisions/{id}", READ, Optional, Now(decisions::get)),
+        Route("GET", "/v1/approvals", APPROVALS, Optional, Now(approvals::list)),
+        Route("GET", "/v1/approvals/{id}", APPROVAL, Optional, Now(approvals::get)),
+        Route("POST", "/v1/approvals/{id}/approve", ADMIN, Needed, Now(approvals::approve)),
+        Route("POST", "/v1/approvals/{id}/reject", ADMIN, Needed, Now(approvals::reject)),
+        Route("POST", "/v1/approvals/{id}/edit", ADMIN, Needed, Now(approvals::edit)),
+        Route("POST", "/v1/approvals/{id}/consume", CONSUME, Optional, Now(approvals::consume)),
         Route("GET", "/v1/receipts", READ, Optional, Now(receipts::list)),
         Route("GET", "/v1/receipts/chain-head", READ, Optional, Now(receipts::chain_head)),
         Route("POST", "/v1/receipts/verify-chain", READ, Needed, Now(receipts::verify_chain)),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use crate::backup;
+use crate::domain::approval::Status;
 use crate::store::error::Error as StoreError;
 
 /// Why there is no result. `http::error` maps each to a status, and to nothing else.
@@ -25,6 +26,15 @@ pub enum Error {
     Conflict {
         /// For people.
         message: String,
+        /// For programs.
+        reason: &'static str,
+    },
+    /// An approval does not stand so that this could be done to it.
+    ApprovalStands {
+        /// For people.
+        message: &'static str,
+        /// Where it stands.
+        status: Status,
         /// For programs.
         reason: &'static str,
     },
@@ -55,6 +65,7 @@ impl fmt::Display for Error {
             | Error::Conflict { message, .. }
             | Error::Busy(message)
             | Error::NoRoom(message) => f.write_str(message),
+            Error::ApprovalStands { message, .. } => f.write_str(message),
             Error::Unauthorized => f.write_str("a valid bearer token is needed"),
             Error::Stopping => f.write_str("the gateway is stopping"),
             Error::Store(error) => error.fmt(f),
@@ -78,6 +89,7 @@ impl std::error::Error for Error {
             | Error::NotFound(_)
             | Error::AlreadyExists(_)
             | Error::Conflict { .. }
+            | Error::ApprovalStands { .. }
             | Error::Busy(_)
             | Error::NoRoom(_)
             | Error::Stopping => None,

@@ -4,12 +4,14 @@
 //! through the functions of `store` that it calls inside a transaction.
 
 pub mod agents;
+pub mod approvals;
 pub mod audit;
 pub mod authorize;
 pub mod backups;
 pub mod decisions;
 pub mod error;
 pub mod health;
+pub mod housekeeping;
 pub mod operators;
 pub mod receipts;
 pub mod tools;
@@ -18,6 +20,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::backup::Backups;
 use crate::clock::Clock;
+use crate::domain::approval;
 use crate::domain::canon::Hash;
 use crate::domain::time::Timestamp;
 use crate::store::Store;
@@ -41,6 +44,10 @@ pub struct Gateway {
     pub verifying: Mutex<()>,
     /// What readiness watches.
     pub health: health::Health,
+    /// How long an approval can be given and used, in seconds.
+    pub approval_ttl_seconds: u32,
+    /// Ends the housekeeping thread.
+    pub housekeeping: housekeeping::Housekeeping,
 }
 
 impl Gateway {
@@ -54,7 +61,14 @@ impl Gateway {
             uses: operators::Uses::default(),
             verifying: Mutex::default(),
             health: health::Health::default(),
+            approval_ttl_seconds: approval::TTL_SECONDS_DEFAULT,
+            housekeeping: housekeeping::Housekeeping::default(),
         }
+    }
+
+    /// The same with another time to live for new approvals.
+    pub fn with_approval_ttl(self, seconds: u32) -> Self {
+        Gateway { approval_ttl_seconds: seconds, ..self }
     }
 
     /// The time now.
