@@ -1,6 +1,5 @@
 //! Approvals: given by people, bound to one call, used once, in time, and on record.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::sync::Barrier;
 
@@ -388,7 +387,6 @@ fn of_an_approval_and_a_rejection_at_once_one_wins() {
     let home = Home::new();
     let gateway = home.start();
     let agent = gateway.agent("a");
-    let mut winners = BTreeSet::new();
     for _ in 0..10 {
         let id = id(&gateway, &agent);
         let ready = Barrier::new(2);
@@ -407,11 +405,9 @@ fn of_an_approval_and_a_rejection_at_once_one_wins() {
         assert_eq!(answers[0].status + answers[1].status, 200 + 409, "{answers:?}");
         assert_conflict(loser, status, "approval_already_decided");
         assert_eq!(seen(&gateway, &id)["status"], status);
-        winners.insert(status);
     }
     let found = receipts(&gateway);
     assert_eq!(count(&found, "decision", "approved") + count(&found, "decision", "rejected"), 10);
-    assert!(!winners.is_empty());
 }
 
 #[test]
@@ -698,6 +694,29 @@ fn a_call_that_nobody_needs_any_more_leaves_the_file() {
     verified(&home.database());
 }
 
+/// A row that grows makes others move from page to page.
+#[test]
+fn no_copy_of_a_call_stays_behind_where_its_row_once_stood() {
+    let home = Home::new();
+    let gateway = home.start();
+    let agent = gateway.agent("a");
+    let of = |number: usize| json!({"secret": format!("MARK-{}", "y".repeat(number * 37 % 1500))});
+    let ids: Vec<String> =
+        (0..60).map(|number| text(&asked(&gateway, &agent, &of(number))["approval_id"]).to_owned()).collect();
+    for (number, id) in ids.iter().enumerate() {
+        let edit = json!({"approver_user_id": "alice", "edited_tool_call": edited_call(&of(number + 29))});
+        assert_eq!(gateway.operator("POST", &path(id, "edit"), Some(&edit)).status, 200);
+        done(&gateway, id, if number % 2 == 0 { "approve" } else { "reject" });
+    }
+    assert_eq!(gateway.stop(), 0);
+    assert!(contains(&fs::read(home.database()).expect("the database"), "MARK-y"), "they were there");
+    home.sql(&format!("UPDATE approvals SET expires_at = '{LONG_AGO}'"));
+    let gateway = home.start();
+    wait_until("the calls are gone", || ids.iter().all(|id| seen(&gateway, id)["tool_call"].is_null()));
+    assert_eq!(gateway.stop(), 0);
+    assert!(!contains(&fs::read(home.database()).expect("the database"), "MARK-"), "a copy stayed");
+}
+
 #[test]
 fn a_repeated_request_shows_where_its_approval_stands() {
     let home = Home::new();
@@ -740,34 +759,42 @@ fn an_approval_ends_when_the_setting_says() {
     assert_eq!(gateway.get("/v1/approvals"), json!([]));
 }
 
+/// Approvals that wait and that were given, after the stopped gateway's file was changed.
+fn after_a_change_of_the_file(home: &Home, change_of_file: &str) -> (Gateway, String, String) {
+    let gateway = home.start();
+    let agent = gateway.agent("a");
+    let (waiting, given) = (id(&gateway, &agent), in_state(&gateway, &agent, "APPROVED"));
+    assert_eq!(gateway.stop(), 0);
+    home.sql(&format!("UPDATE approvals SET {change_of_file}"));
+    (home.start(), waiting, given)
+}
+
+const EVIL: &str =
+    r#"{"action":"write","mutates_state":true,"parameters":{"evil":1},"resource":"r","tool":"t"}"#;
+
 #[test]
-fn a_frozen_call_that_was_changed_in_the_file_is_neither_shown_nor_approved() {
-    let call = r#"{"action":"write","mutates_state":true,"parameters":{"evil":1},"resource":"r","tool":"t"}"#;
-    let hash = sha256(call.as_bytes());
-    let evil = format!("tool_call = '{call}'");
-    let bound = format!("{evil}, action_hash = '{hash}', original_action_hash = '{hash}'");
-    for change_of_file in [evil, bound] {
-        let home = Home::new();
-        let gateway = home.start();
-        let agent = gateway.agent("a");
-        let (waiting, given) = (id(&gateway, &agent), in_state(&gateway, &agent, "APPROVED"));
-        assert_eq!(gateway.stop(), 0);
-        home.sql(&format!("UPDATE approvals SET {change_of_file}"));
-        let gateway = home.start();
-        let before = receipts(&gateway).len();
-        for (id, verb) in [(&waiting, "approve"), (&waiting, "edit"), (&given, "consume")] {
-            let refused = change(&gateway, id, verb);
-            let is_bound = change_of_file.contains("original");
-            // An edit puts another call in its place; what it is bound to counts all the same.
-            if verb != "edit" || is_bound {
-                assert_failure(&refused, 503, "ServiceUnavailable");
-            }
-        }
-        if !change_of_file.contains("original") {
-            let looked = gateway.operator("GET", &format!("/v1/approvals/{given}"), None);
-            assert_failure(&looked, 503, "ServiceUnavailable");
-        }
-        assert!(count(&receipts(&gateway), "decision", "approved") == 1, "{before}");
-        assert_eq!(count(&receipts(&gateway), "decision", "consumed"), 0);
+fn a_frozen_call_that_was_changed_in_the_file_is_neither_shown_nor_approved_nor_used() {
+    let home = Home::new();
+    let (gateway, waiting, given) = after_a_change_of_the_file(&home, &format!("tool_call = '{EVIL}'"));
+    let before = receipts(&gateway);
+    for path in [&format!("/v1/approvals/{waiting}"), "/v1/approvals"] {
+        assert_failure(&gateway.operator("GET", path, None), 503, "ServiceUnavailable");
     }
+    for (id, verb) in [(&waiting, "approve"), (&waiting, "reject"), (&given, "consume")] {
+        assert_failure(&change(&gateway, id, verb), 503, "ServiceUnavailable");
+    }
+    assert_eq!(receipts(&gateway), before);
+}
+
+#[test]
+fn an_approval_that_is_not_what_its_decision_asked_for_is_not_changed() {
+    let home = Home::new();
+    let hash = sha256(EVIL.as_bytes());
+    let bound = format!("tool_call = '{EVIL}', action_hash = '{hash}', original_action_hash = '{hash}'");
+    let (gateway, waiting, given) = after_a_change_of_the_file(&home, &bound);
+    let before = receipts(&gateway);
+    for (id, verb) in [(&waiting, "approve"), (&waiting, "reject"), (&waiting, "edit"), (&given, "consume")] {
+        assert_failure(&change(&gateway, id, verb), 503, "ServiceUnavailable");
+    }
+    assert_eq!(receipts(&gateway), before);
 }
