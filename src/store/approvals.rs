@@ -204,3 +204,95 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Approval> {
         consumed_at: optional_time(13)?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::commit::Committer;
+    use crate::store::receipts::Head;
+    use crate::store::watch::Watch;
+    use crate::store::{connection, files, migrate};
+
+    type Attempt = fn(&Tx<'_>) -> Result<(), Error>;
+
+    const NOW: Timestamp = Timestamp::from_micros(1_780_000_000_000_000);
+
+    /// Makes one approval as `columns` say, tries `change` on it, and takes both back.
+    fn tried(committer: &Committer, columns: &'static str, change: Attempt) -> bool {
+        let attempt = committer.write(move |tx| -> Result<(), Error> {
+            let hash = Hash::of(b"call");
+            tx.connection()
+                .execute_batch(&format!(
+                    "INSERT INTO agents (id, agent_key, token_sha256, name, environment, risk_tier, created_at, \
+                     updated_at) VALUES ('a', 'k', '{hash}', 'n', 'e', 'low', 't', 't');
+                     INSERT INTO approvals (id, decision_id, agent_id, status, original_action_hash, action_hash, \
+                     tool_call, approver_group, created_at, expires_at) VALUES ('i', 'd', 'a', 'created', '{hash}', \
+                     '{hash}', '{{}}', 'g', '{NOW}', '{}');
+                     UPDATE approvals SET {columns};",
+                    NOW.next()
+                ))
+                .map_err(Error::cannot("make a case"))?;
+            change(tx)?;
+            Err(Error::RolledBack)
+        });
+        match attempt {
+            Err(Error::RolledBack) => true,
+            Err(Error::Corrupt(_)) => false,
+            other => panic!("{columns}: {other:?}"),
+        }
+    }
+
+    fn decide(tx: &Tx<'_>) -> Result<(), Error> {
+        let decided = Decided { status: Status::Rejected, approver_user_id: "u", reason: None };
+        set_decided(tx, "i", &decided, NOW)
+    }
+
+    fn edit(tx: &Tx<'_>) -> Result<(), Error> {
+        set_call(tx, "i", "{}", Hash::of(b"another"), NOW)
+    }
+
+    fn consume(tx: &Tx<'_>) -> Result<(), Error> {
+        set_consumed(tx, "i", Some(Hash::of(b"call")), NOW)
+    }
+
+    fn consume_another(tx: &Tx<'_>) -> Result<(), Error> {
+        set_consumed(tx, "i", Some(Hash::of(b"another")), NOW)
+    }
+
+    fn consume_of_a_frozen_agent(tx: &Tx<'_>) -> Result<(), Error> {
+        tx.connection()
+            .execute("UPDATE agents SET status = 'frozen'", [])
+            .map_err(Error::cannot("make a case"))?;
+        set_consumed(tx, "i", None, NOW)
+    }
+
+    #[test]
+    fn each_change_asks_by_itself_for_everything_it_depends_on() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.db");
+        files::create_private_file(&path).expect("created");
+        migrate::create(&mut connection::creator(&path).expect("it opens"), NOW).expect("made");
+        let writer = connection::writer(&path).expect("it opens");
+        let head = Head::load(&writer).expect("a head");
+        let watch = Watch::new(&path, &files::with_suffix(&path, "-wal")).expect("watched");
+        let committer = Committer::start(writer, head, Arc::new(watch), Arc::default()).expect("a thread");
+        const GIVEN: &str = "status = 'APPROVED', approver_user_id = 'u', decided_at = 't'";
+        const ENDED: &str = "status = 'APPROVED', approver_user_id = 'u', decided_at = 't', \
+             expires_at = '2026-01-01T00:00:00.000000Z'";
+        const USED: &str = "status = 'APPROVED', approver_user_id = 'u', decided_at = 't', consumed_at = 't'";
+        const REFUSED: &str = "status = 'REJECTED', approver_user_id = 'u', decided_at = 't'";
+        for (columns, expected) in [
+            ("status = 'created'", [true, true, false, false, false]),
+            ("expires_at = '2026-01-01T00:00:00.000000Z'", [false; 5]),
+            (GIVEN, [false, false, true, false, false]),
+            (ENDED, [false; 5]),
+            (USED, [false; 5]),
+            (REFUSED, [false; 5]),
+        ] {
+            let changes: [Attempt; 5] = [decide, edit, consume, consume_another, consume_of_a_frozen_agent];
+            assert_eq!(changes.map(|change| tried(&committer, columns, change)), expected, "{columns}");
+        }
+    }
+}

@@ -187,6 +187,30 @@ fn only_what_can_still_be_decided_is_listed_newest_first() {
     assert_eq!(listed("?offset=20000"), of(&[]));
 }
 
+#[test]
+fn a_list_of_large_calls_is_bounded_and_each_is_seen_by_itself() {
+    const CALLS: usize = 20;
+    let home = Home::new();
+    let gateway = home.start();
+    let agent = gateway.agent("a");
+    let large = json!({"text": "x".repeat(1_000_000)});
+    for _ in 0..CALLS {
+        asked(&gateway, &agent, &large);
+    }
+    let answer = gateway.operator("GET", "/v1/approvals", None);
+    let listed = answer.body.as_array().expect("a list");
+    assert_eq!(listed.len(), CALLS);
+    assert!(answer.raw.len() < 18 << 20, "{} bytes", answer.raw.len());
+    let shown = listed.iter().filter(|approval| approval["tool_call"].is_object()).count();
+    assert!(
+        listed[..shown].iter().all(|approval| approval["tool_call"].is_object()),
+        "the newest have theirs"
+    );
+    let last = listed.last().expect("one");
+    assert!(last["tool_call"].is_null());
+    assert_eq!(seen(&gateway, text(&last["approval_id"]))["tool_call"]["parameters"], large);
+}
+
 /// Brings a new approval into a state.
 fn in_state(gateway: &Gateway, agent: &Agent, state: &str) -> String {
     let id = id(gateway, agent);
