@@ -11,7 +11,9 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
+use crate::domain::approval::{TTL_SECONDS_DEFAULT, TTL_SECONDS_MAX, TTL_SECONDS_MIN};
 use crate::domain::canon::Hash;
 use crate::startup::EMPTY_HEAD;
 use crate::store::guard::WalChoice;
@@ -41,6 +43,9 @@ pub struct Config {
     pub auth_failures_per_minute: u32,
     /// `AEGIS_AUTHORIZE_PER_SECOND`: authorizations of one agent; 0 is no limit.
     pub authorize_per_second: u32,
+    /// `AEGIS_APPROVAL_TTL_SECS`: how long an approval can be given and used, from the
+    /// decision that asked for it.
+    pub approval_ttl_seconds: u32,
     /// `RUST_LOG`: what is logged.
     pub log_filter: String,
     /// `AEGIS_WAL_CHOICE`: the operator's answer where the guard cannot decide.
@@ -81,7 +86,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "AEGIS_BIND_ADDR",
     "AEGIS_DB_PATH",
     "AEGIS_BACKUP_DIR",
@@ -91,6 +96,7 @@ const NAMES: [&str; 12] = [
     "AEGIS_MAX_BODY_BYTES",
     "AEGIS_AUTH_FAILURES_PER_MINUTE",
     "AEGIS_AUTHORIZE_PER_SECOND",
+    "AEGIS_APPROVAL_TTL_SECS",
     "AEGIS_WAL_CHOICE",
     "AEGIS_ACCEPT_ROLLBACK",
     "AEGIS_PRE_MIGRATION_BACKUP",
@@ -143,6 +149,13 @@ impl Config {
                 60,
             )?,
             authorize_per_second: rate("AEGIS_AUTHORIZE_PER_SECOND", get("AEGIS_AUTHORIZE_PER_SECOND"), 0)?,
+            approval_ttl_seconds: number(
+                "AEGIS_APPROVAL_TTL_SECS",
+                get("AEGIS_APPROVAL_TTL_SECS"),
+                TTL_SECONDS_DEFAULT,
+                TTL_SECONDS_MIN,
+                TTL_SECONDS_MAX,
+            )?,
             log_filter: log_filter(get("RUST_LOG").unwrap_or("info"))?,
             wal_choice: get("AEGIS_WAL_CHOICE").map(wal_choice).transpose()?,
             accept_rollback: get("AEGIS_ACCEPT_ROLLBACK").map(accept_rollback).transpose()?,
@@ -178,6 +191,7 @@ impl fmt::Display for Config {
         writeln!(f, "AEGIS_MAX_BODY_BYTES={}", self.body_bytes_max)?;
         writeln!(f, "AEGIS_AUTH_FAILURES_PER_MINUTE={}", self.auth_failures_per_minute)?;
         writeln!(f, "AEGIS_AUTHORIZE_PER_SECOND={}", self.authorize_per_second)?;
+        writeln!(f, "AEGIS_APPROVAL_TTL_SECS={}", self.approval_ttl_seconds)?;
         if let Some(choice) = self.wal_choice {
             let word = if choice.replay { "replay" } else { "set-aside" };
             writeln!(f, "AEGIS_WAL_CHOICE={word}:{:016x}", choice.log_id)?;
@@ -253,17 +267,16 @@ fn can_be_folder(path: &Path) -> bool {
 
 /// 0 to a million.
 fn rate(name: &'static str, value: Option<&str>, default: u32) -> Result<u32, ConfigError> {
-    let rate = number(name, value, default as usize, 0, 1_000_000)?;
-    Ok(u32::try_from(rate).expect("a million fits"))
+    number(name, value, default, 0, 1_000_000)
 }
 
-fn number(
+fn number<N: Copy + FromStr + PartialOrd + fmt::Display>(
     name: &'static str,
     value: Option<&str>,
-    default: usize,
-    min: usize,
-    max: usize,
-) -> Result<usize, ConfigError> {
+    default: N,
+    min: N,
+    max: N,
+) -> Result<N, ConfigError> {
     let Some(text) = value else { return Ok(default) };
     let parsed = text.parse().ok().filter(|number| (min..=max).contains(number));
     parsed.ok_or_else(|| bad(name, text, &format!("a whole number from {min} to {max}")))
@@ -339,6 +352,7 @@ mod tests {
         assert!(config.admin_token == AdminToken::Kept(PathBuf::from("db/admin.token")));
         assert_eq!(config.body_bytes_max, 1_048_576);
         assert_eq!((config.auth_failures_per_minute, config.authorize_per_second), (60, 0));
+        assert_eq!(config.approval_ttl_seconds, 1800);
         assert_eq!(config.log_filter, "info");
     }
 
@@ -357,6 +371,9 @@ mod tests {
             ("AEGIS_MAX_BODY_BYTES", "-1"),
             ("AEGIS_AUTH_FAILURES_PER_MINUTE", "-1"),
             ("AEGIS_AUTHORIZE_PER_SECOND", "1000001"),
+            ("AEGIS_APPROVAL_TTL_SECS", "0"),
+            ("AEGIS_APPROVAL_TTL_SECS", "2592001"),
+            ("AEGIS_APPROVAL_TTL_SECS", "30m"),
             ("RUST_LOG", "loud"),
             ("AEGIS_WAL_CHOICE", "replay"),
             ("AEGIS_ACCEPT_ROLLBACK", "yes"),

@@ -16,7 +16,7 @@ use aegis_gateway::config::Config;
 use aegis_gateway::http::server::{Server, ServerConfig};
 use aegis_gateway::notify::{self, State};
 use aegis_gateway::service::limits::Limits;
-use aegis_gateway::service::{Gateway, health};
+use aegis_gateway::service::{Gateway, health, housekeeping};
 use aegis_gateway::startup::{self, Options, Started};
 use aegis_gateway::store::guard::{Guard, Layout};
 use aegis_gateway::store::{Store, files};
@@ -41,6 +41,7 @@ Settings, by environment:
   AEGIS_MAX_BODY_BYTES    largest request body                 1048576
   AEGIS_AUTH_FAILURES_PER_MINUTE  requests without a valid token from one address, 0: no limit  60
   AEGIS_AUTHORIZE_PER_SECOND      authorizations of one agent, 0: no limit                      0
+  AEGIS_APPROVAL_TTL_SECS  how long an approval can be given and used  1800
   AEGIS_WAL_CHOICE        replay:ID or set-aside:ID, where a start was refused in doubt
   AEGIS_ACCEPT_ROLLBACK   a head's hash, where a start was refused behind a backup
   AEGIS_PRE_MIGRATION_BACKUP  on or off: a backup before the schema changes  on
@@ -111,7 +112,8 @@ fn serve(config: &Config, clock: Arc<SystemClock>, started: Started, mut signals
         Err(refusal) => return stop(&store, guard, fail(USAGE, &refusal.to_string())),
     };
     let limits = Limits::new(config.auth_failures_per_minute, config.authorize_per_second);
-    let gateway = Arc::new(Gateway::new(store, clock, backups, operator).with_limits(limits));
+    let gateway = Gateway::new(store, clock, backups, operator).with_limits(limits);
+    let gateway = Arc::new(gateway.with_approval_ttl(config.approval_ttl_seconds));
     let listener = match TcpListener::bind(config.bind_addr) {
         Ok(listener) => listener,
         Err(error) => {
@@ -136,6 +138,7 @@ fn serve(config: &Config, clock: Arc<SystemClock>, started: Started, mut signals
     let report = server.shutdown(Instant::now() + SHUTDOWN_MAX);
     log::info!("finished {} requests, cut {}", report.finished, report.cut);
     health::stop(&gateway);
+    housekeeping::stop(&gateway);
     stop(&gateway.store, guard, ExitCode::SUCCESS)
 }
 
@@ -146,6 +149,7 @@ fn listen(
     guard: &Guard,
 ) -> io::Result<Server> {
     health::start(Arc::clone(gateway))?;
+    housekeeping::start(Arc::clone(gateway))?;
     let sockets = files::with_suffix(&guard.layout().database, ".sockets");
     let workers =
         ServerConfig { workers: config.workers, body_bytes_max: config.body_bytes_max, sockets: &sockets };

@@ -1,7 +1,7 @@
 //! The tool call that an agent asks about, and the hash that stands for it.
 
 use super::canon::{Hash, ObjectWriter, write};
-use super::json::Json;
+use super::json::{Json, parse};
 
 /// A tool call, exactly as the caller wrote it.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,6 +31,25 @@ impl ToolCall {
         object.end();
         out
     }
+
+    /// Reads what [`ToolCall::canonical`] wrote; nothing else is a call.
+    pub fn from_canonical(bytes: &[u8]) -> Option<Self> {
+        let value = parse(bytes).ok()?;
+        let text = |name| value.get(name).and_then(Json::as_str).map(str::to_owned);
+        let resource = match value.get("resource")? {
+            Json::Null => None,
+            resource => Some(resource.as_str()?.to_owned()),
+        };
+        let Json::Bool(mutates_state) = value.get("mutates_state")? else { return None };
+        let call = ToolCall {
+            tool: text("tool")?,
+            action: text("action")?,
+            resource,
+            mutates_state: *mutates_state,
+            parameters: value.get("parameters")?.clone(),
+        };
+        (call.canonical() == bytes).then_some(call)
+    }
 }
 
 /// The `action_hash`: SHA-256 of the canonical tool call.
@@ -41,7 +60,6 @@ pub fn hash(canonical_call: &[u8]) -> Hash {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::json::parse;
 
     #[test]
     fn every_golden_action_has_its_canonical_bytes() {
@@ -61,6 +79,25 @@ mod tests {
             };
             let expected = vector.get("canonical").and_then(Json::as_str).expect("text");
             assert_eq!(String::from_utf8_lossy(&call.canonical()), expected);
+            assert_eq!(ToolCall::from_canonical(expected.as_bytes()), Some(call));
+        }
+    }
+
+    #[test]
+    fn what_was_not_written_as_a_call_is_none() {
+        let call = r#"{"action":"a","mutates_state":true,"parameters":{"x":1.0},"resource":null,"tool":"t"}"#;
+        assert!(ToolCall::from_canonical(call.as_bytes()).is_some());
+        for (part, other) in [
+            ("1.0", "1.00"),
+            ("null", "7"),
+            ("true", "1"),
+            (r#""t""#, "null"),
+            (r#","tool":"t""#, ""),
+            (r#""resource":null,"#, ""),
+            (r#"{"action""#, r#"{"a":1,"action""#),
+        ] {
+            let other = call.replacen(part, other, 1);
+            assert_eq!(ToolCall::from_canonical(other.as_bytes()), None, "{other}");
         }
     }
 }

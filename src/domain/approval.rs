@@ -1,13 +1,54 @@
 //! Approvals: a decision that waits for a person.
+//!
+//! An approval is bound to one call by its hash, used at most once, and ends by itself. It
+//! is `created`, then `APPROVED` or `REJECTED`, and stays that; one that nobody decided in
+//! time is `EXPIRED`. Being edited and being consumed are no states of their own: clients
+//! that poll would wait on for a word that they do not know.
 
 use super::canon::Hash;
 use super::time::Timestamp;
+use super::words;
 
 /// How long an approval can be given and used, in seconds, counted from the decision.
-pub const TTL_SECONDS: i64 = 1800;
+pub const TTL_SECONDS_DEFAULT: u32 = 1800;
+/// Shortest time to live that can be set.
+pub const TTL_SECONDS_MIN: u32 = 1;
+/// Longest time to live that can be set: 30 days.
+pub const TTL_SECONDS_MAX: u32 = 2_592_000;
 
-/// The status of an approval that nobody has decided yet.
-pub const STATUS_CREATED: &str = "created";
+/// How long the call of an approval that nobody decided is kept after its end, in seconds:
+/// whoever comes too late can still see what was asked.
+pub const UNDECIDED_CALL_KEPT_SECONDS: i64 = 86_400;
+
+words! {
+    /// Where an approval stands.
+    Status {
+        /// Nobody has decided yet.
+        Created = "created",
+        /// May be used once, in time.
+        Approved = "APPROVED",
+        /// May not be used.
+        Rejected = "REJECTED",
+        /// Nobody decided in time. Never stored: it follows from the time.
+        Expired = "EXPIRED",
+    }
+}
+
+words! {
+    /// How an approval was used as it must not be.
+    TamperKind {
+        /// With the hash of another call.
+        ConsumeHashMismatch = "consume_hash_mismatch",
+        /// Used already, ended, not given, or by an agent that may not act.
+        ConsumeNotConsumable = "consume_not_consumable",
+        /// Approved after its end.
+        ApproveExpired = "approve_expired",
+        /// Rejected after its end.
+        RejectExpired = "reject_expired",
+        /// Edited after its end.
+        EditExpired = "edit_expired",
+    }
+}
 
 /// A new approval, bound to one call by its hash.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,4 +69,246 @@ pub struct NewApproval {
     pub created_at: Timestamp,
     /// When it can no longer be approved or used.
     pub expires_at: Timestamp,
+}
+
+/// An approval as it is recorded, without its call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approval {
+    /// UUID.
+    pub id: String,
+    /// The decision that asked for it.
+    pub decision_id: String,
+    /// The agent that asked.
+    pub agent_id: String,
+    /// What was decided, whatever the time; see [`Approval::status_at`].
+    pub recorded: Status,
+    /// Hash of the call as the agent asked for it.
+    pub original_action_hash: Hash,
+    /// Hash of the call as it is approved and used.
+    pub action_hash: Hash,
+    /// Who should decide.
+    pub approver_group: String,
+    /// Who decided.
+    pub approver_user_id: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When it can no longer be approved or used.
+    pub expires_at: Timestamp,
+    /// When its call was last changed.
+    pub edited_at: Option<Timestamp>,
+    /// When it was decided.
+    pub decided_at: Option<Timestamp>,
+    /// When it was used.
+    pub consumed_at: Option<Timestamp>,
+}
+
+/// What somebody wants to do with an approval.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// To give it.
+    Approve,
+    /// To refuse it.
+    Reject,
+    /// To put another call in the place of its call.
+    Edit,
+    /// To use it.
+    Consume {
+        /// The hash of the call that is about to run, where the caller states it.
+        claim: Option<Hash>,
+        /// Whether the agent that asked may act.
+        agent_is_active: bool,
+    },
+}
+
+/// Why an approval cannot be changed so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// For programs.
+    pub reason: &'static str,
+    /// For people.
+    pub message: &'static str,
+    /// What goes on record of it, if anything.
+    pub tamper: Option<TamperKind>,
+}
+
+impl Approval {
+    /// Where it stands at a time.
+    pub fn status_at(&self, now: Timestamp) -> Status {
+        match self.recorded {
+            Status::Created if self.has_ended(now) => Status::Expired,
+            recorded => recorded,
+        }
+    }
+
+    /// Whether it can no longer be given or used, by the time alone.
+    pub fn has_ended(&self, now: Timestamp) -> bool {
+        now >= self.expires_at
+    }
+
+    /// Whether it may be changed so at a time.
+    pub fn check(&self, change: Change, now: Timestamp) -> Result<(), Refusal> {
+        match change {
+            Change::Approve => self.check_undecided(now, TamperKind::ApproveExpired),
+            Change::Reject => self.check_undecided(now, TamperKind::RejectExpired),
+            Change::Edit => self.check_undecided(now, TamperKind::EditExpired),
+            Change::Consume { claim, agent_is_active } => self.check_usable(now, claim, agent_is_active),
+        }
+    }
+
+    fn check_undecided(&self, now: Timestamp, tamper: TamperKind) -> Result<(), Refusal> {
+        match self.status_at(now) {
+            Status::Created => Ok(()),
+            Status::Approved | Status::Rejected => Err(Refusal {
+                reason: "approval_already_decided",
+                message: "the approval is decided already",
+                tamper: None,
+            }),
+            Status::Expired => Err(Refusal {
+                reason: "approval_expired",
+                message: "the approval has expired",
+                tamper: Some(tamper),
+            }),
+        }
+    }
+
+    fn check_usable(
+        &self,
+        now: Timestamp,
+        claim: Option<Hash>,
+        agent_is_active: bool,
+    ) -> Result<(), Refusal> {
+        let refused =
+            |kind: TamperKind, message| Err(Refusal { reason: kind.as_str(), message, tamper: Some(kind) });
+        let unusable = |message| refused(TamperKind::ConsumeNotConsumable, message);
+        match self.status_at(now) {
+            Status::Created => return unusable("the approval still waits for a decision"),
+            Status::Rejected => return unusable("the approval was rejected"),
+            Status::Expired => return unusable("the approval has expired"),
+            Status::Approved => {}
+        }
+        if self.consumed_at.is_some() {
+            return unusable("the approval was used already");
+        }
+        if self.has_ended(now) {
+            return unusable("the approval has expired");
+        }
+        if !agent_is_active {
+            return unusable("the agent that asked for the approval is not active");
+        }
+        if claim.is_some_and(|claim| claim != self.action_hash) {
+            let message =
+                "claimed_action_hash is not the hash of the approved call; the approval stays as it is";
+            return refused(TamperKind::ConsumeHashMismatch, message);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const END: Timestamp = Timestamp::from_micros(1000);
+    const IN_TIME: Timestamp = Timestamp::from_micros(999);
+
+    fn approval(recorded: Status, is_consumed: bool) -> Approval {
+        let hash = Hash::of(b"the call");
+        Approval {
+            id: "i".to_owned(),
+            decision_id: "d".to_owned(),
+            agent_id: "a".to_owned(),
+            recorded,
+            original_action_hash: hash,
+            action_hash: hash,
+            approver_group: "g".to_owned(),
+            approver_user_id: None,
+            reason: None,
+            created_at: Timestamp::from_micros(0),
+            expires_at: END,
+            edited_at: None,
+            decided_at: None,
+            consumed_at: is_consumed.then_some(IN_TIME),
+        }
+    }
+
+    #[test]
+    fn an_approval_expires_at_its_end_unless_it_was_decided() {
+        use Status::{Approved, Created, Expired, Rejected};
+        for (recorded, at, shown) in [
+            (Created, IN_TIME, Created),
+            (Created, END, Expired),
+            (Approved, END, Approved),
+            (Rejected, END, Rejected),
+        ] {
+            assert_eq!(approval(recorded, false).status_at(at), shown, "{recorded} {at}");
+        }
+    }
+
+    /// What comes of approve, reject, edit, consume; `+` is done, `d` decided already,
+    /// `x` expired, `n` not consumable.
+    #[test]
+    fn every_change_in_every_state_is_done_or_refused_as_listed() {
+        let consume = Change::Consume { claim: None, agent_is_active: true };
+        let changes = [Change::Approve, Change::Reject, Change::Edit, consume];
+        for (recorded, is_consumed, at, expected) in [
+            (Status::Created, false, IN_TIME, "+++n"),
+            (Status::Created, false, END, "xxxn"),
+            (Status::Approved, false, IN_TIME, "ddd+"),
+            (Status::Approved, false, END, "dddn"),
+            (Status::Approved, true, IN_TIME, "dddn"),
+            (Status::Approved, true, END, "dddn"),
+            (Status::Rejected, false, IN_TIME, "dddn"),
+            (Status::Rejected, false, END, "dddn"),
+        ] {
+            let found: String = changes
+                .iter()
+                .map(|change| match approval(recorded, is_consumed).check(*change, at) {
+                    Ok(()) => '+',
+                    Err(refusal) => match (refusal.reason, refusal.tamper) {
+                        ("approval_already_decided", None) => 'd',
+                        ("approval_expired", Some(_)) => 'x',
+                        ("consume_not_consumable", Some(TamperKind::ConsumeNotConsumable)) => 'n',
+                        _ => '?',
+                    },
+                })
+                .collect();
+            assert_eq!(found, expected, "{recorded} {is_consumed} {at}");
+        }
+    }
+
+    #[test]
+    fn what_is_tried_after_the_end_goes_on_record_by_its_kind() {
+        for (change, kind) in [
+            (Change::Approve, TamperKind::ApproveExpired),
+            (Change::Reject, TamperKind::RejectExpired),
+            (Change::Edit, TamperKind::EditExpired),
+        ] {
+            let refusal = approval(Status::Created, false).check(change, END).expect_err("expired");
+            assert_eq!(refusal.tamper, Some(kind));
+        }
+    }
+
+    #[test]
+    fn only_the_hash_of_the_call_uses_it_and_only_for_an_active_agent() {
+        use TamperKind::{ConsumeHashMismatch, ConsumeNotConsumable};
+        let (right, wrong) = (Some(Hash::of(b"the call")), Some(Hash::of(b"another")));
+        for (claim, agent_is_active, tamper) in [
+            (None, true, None),
+            (right, true, None),
+            (wrong, true, Some(ConsumeHashMismatch)),
+            (None, false, Some(ConsumeNotConsumable)),
+            (right, false, Some(ConsumeNotConsumable)),
+            // What could not be used anyhow is no mismatch.
+            (wrong, false, Some(ConsumeNotConsumable)),
+        ] {
+            let change = Change::Consume { claim, agent_is_active };
+            let found = approval(Status::Approved, false).check(change, IN_TIME);
+            assert_eq!(found.err().and_then(|refusal| refusal.tamper), tamper, "{claim:?} {agent_is_active}");
+        }
+        let consume = Change::Consume { claim: wrong, agent_is_active: true };
+        let waiting = approval(Status::Created, false).check(consume, IN_TIME).expect_err("waiting");
+        assert_eq!(waiting.tamper, Some(ConsumeNotConsumable));
+    }
 }

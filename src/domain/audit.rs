@@ -38,6 +38,8 @@ words! {
         ApprovalDecided = "approval_decided",
         /// A person changed the call.
         ApprovalEdited = "approval_edited",
+        /// An approval that was given was used.
+        ApprovalConsumed = "approval_consumed",
         /// An approval was used as it must not be.
         TamperAttempt = "tamper_attempt",
         /// An agent became riskier.

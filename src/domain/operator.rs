@@ -34,14 +34,14 @@ pub enum Permission {
     List,
     /// To register an agent, or to give a known one another token.
     RegisterAgent,
-    /// To see approvals, and so the parameters of the calls that wait.
-    ReadApprovals,
-    /// To use what a person approved, once. To decide it is not part of this.
-    ConsumeApproval,
     /// To see which backups there are.
     ListBackups,
     /// To take a backup.
     TakeBackup,
+    /// To see where approvals stand; their parameters are for who may administer.
+    SeeApprovals,
+    /// To use an approval that was given. Giving one is for who may administer.
+    UseApprovals,
     /// To change anything else, to see who has tokens, and to fetch what backups hold.
     Administer,
 }
@@ -52,11 +52,11 @@ impl Permission {
         match self {
             Permission::Read => &[Scope::Read, Scope::Admin],
             Permission::List => &[Scope::Read, Scope::Runner, Scope::Admin],
-            Permission::RegisterAgent | Permission::ReadApprovals | Permission::ConsumeApproval => {
-                &[Scope::Runner, Scope::Admin]
-            }
+            Permission::RegisterAgent => &[Scope::Runner, Scope::Admin],
             Permission::ListBackups => &[Scope::Read, Scope::Backup, Scope::Admin],
             Permission::TakeBackup => &[Scope::Backup, Scope::Admin],
+            Permission::SeeApprovals => &[Scope::Read, Scope::Runner, Scope::Admin],
+            Permission::UseApprovals => &[Scope::Runner, Scope::Admin],
             Permission::Administer => &[Scope::Admin],
         }
     }
@@ -127,15 +127,15 @@ mod tests {
     #[test]
     fn each_scope_may_do_what_is_listed_and_nothing_else() {
         use Permission::{
-            Administer, ConsumeApproval, List, ListBackups, Read, ReadApprovals, RegisterAgent, TakeBackup,
+            Administer, List, ListBackups, Read, RegisterAgent, SeeApprovals, TakeBackup, UseApprovals,
         };
         let all =
-            [Read, List, RegisterAgent, ReadApprovals, ConsumeApproval, ListBackups, TakeBackup, Administer];
+            [Read, List, RegisterAgent, SeeApprovals, UseApprovals, ListBackups, TakeBackup, Administer];
         for (scope, may) in [
             (Scope::Admin, all.to_vec()),
             (Scope::Backup, vec![ListBackups, TakeBackup]),
-            (Scope::Read, vec![Read, List, ListBackups]),
-            (Scope::Runner, vec![List, RegisterAgent, ReadApprovals, ConsumeApproval]),
+            (Scope::Read, vec![Read, List, ListBackups, SeeApprovals]),
+            (Scope::Runner, vec![List, RegisterAgent, SeeApprovals, UseApprovals]),
         ] {
             for permission in all {
                 assert_eq!(scope.may(permission), may.contains(&permission), "{scope} {permission:?}");

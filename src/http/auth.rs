@@ -57,8 +57,11 @@ pub(crate) fn refusal(gateway: &Gateway, request: &Request, error: Error) -> Err
 /// Lets through who may use the route, and nobody else.
 pub(crate) fn authorize(caller: &Caller, access: Access) -> Result<(), Error> {
     match (access, caller) {
-        (Access::Anyone, _) | (Access::Agent, Caller::Agent(_)) => Ok(()),
-        (Access::Operator(permission), Caller::Operator(actor)) => actor.require(permission),
+        (Access::Anyone, _) | (Access::Agent | Access::AgentOrOperator(_), Caller::Agent(_)) => Ok(()),
+        (Access::Operator(permission) | Access::AgentOrOperator(permission), Caller::Operator(actor)) => {
+            actor.require(permission)
+        }
+        (Access::AgentOrOperator(_), Caller::Anyone) => Err(Error::Unauthorized),
         (Access::Operator(permission), Caller::Agent(_) | Caller::Anyone) => {
             let scopes = permission.scopes_in_words();
             Err(Error::Forbidden(format!("this needs an operator's token of scope {scopes}")))

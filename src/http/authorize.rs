@@ -3,9 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::domain::action::ToolCall;
+use crate::domain::approval::Status;
 use crate::domain::canon::{self, Hash};
 use crate::domain::json::Json;
 use crate::domain::policy::Outcome;
+use crate::domain::time::Timestamp;
 use crate::domain::tool::Risk;
 use crate::service::Error;
 use crate::service::admission;
@@ -18,11 +20,11 @@ use super::message::{Reply, Request, Response};
 use super::router::Call;
 
 /// Characters of a tool's, an action's or a trust level's name.
-const NAME_CHARS_MAX: usize = 512;
+pub(super) const NAME_CHARS_MAX: usize = 512;
 /// Characters of an identifier that the caller makes up.
-const ID_CHARS_MAX: usize = 512;
+pub(super) const ID_CHARS_MAX: usize = 512;
 /// Characters of a resource.
-const RESOURCE_CHARS_MAX: usize = 8192;
+pub(super) const RESOURCE_CHARS_MAX: usize = 8192;
 
 /// What a body has at the top in the flat form alone.
 const FLAT_MEMBERS: [&str; 6] = ["tool", "action", "resource", "mutates_state", "parameters", "source_trust"];
@@ -219,10 +221,10 @@ struct Answer<'a> {
 #[derive(Serialize)]
 struct ApprovalPart<'a> {
     approval_id: &'a str,
-    action_hash: &'a str,
-    expires_at: &'a str,
+    action_hash: String,
+    expires_at: Timestamp,
     approver_group: &'a str,
-    status: &'a str,
+    status: Status,
 }
 
 #[derive(Serialize)]
@@ -243,10 +245,10 @@ fn shown(answer: &Authorization) -> Response {
         action_hash: action_hash.as_str(),
         approval: answer.approval.as_ref().map(|approval| ApprovalPart {
             approval_id: &approval.id,
-            action_hash: &approval.action_hash,
-            expires_at: &approval.expires_at,
+            action_hash: approval.action_hash.to_string(),
+            expires_at: approval.expires_at,
             approver_group: &approval.approver_group,
-            status: &approval.status,
+            status: approval.status,
         }),
         redacted_fields: &answer.redacted_fields,
         risk_score: decision.risk_score,

@@ -2,7 +2,7 @@
 //!
 //! A client gets a stable reason and a message; causes go to the log, once, here.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::domain::signature::Fault;
 use crate::service::Error;
@@ -34,6 +34,9 @@ pub fn response(error: &Error) -> Response {
         Error::NotFound(_) => failure(404, &message),
         Error::AlreadyExists(_) => failure_of(409, "AlreadyExists", &message, None),
         Error::Conflict { reason, .. } => failure_of(409, "Conflict", &message, Some(reason)),
+        Error::ApprovalStands { status, reason, .. } => {
+            failure_with(409, "Conflict", &message, json!({ "status": status, "reason": reason }))
+        }
         Error::Busy(_) | Error::Stopping => failure(503, &message),
         Error::NoRoom(_) => failure(507, &message),
         Error::Store(cause) if cause.is_stop() => failure(503, "the gateway is stopping"),
@@ -67,6 +70,11 @@ pub fn failure_body(status: u16, message: &str) -> Vec<u8> {
 }
 
 fn failure_of(status: u16, reason: &str, message: &str, detail: Option<&str>) -> Response {
+    let details = detail.map_or(Value::Null, |detail| json!({ "reason": detail }));
+    failure_with(status, reason, message, details)
+}
+
+fn failure_with(status: u16, reason: &str, message: &str, details: Value) -> Response {
     let mut body = json!({
         "kind": "Status",
         "apiVersion": "v1",
@@ -75,8 +83,8 @@ fn failure_of(status: u16, reason: &str, message: &str, detail: Option<&str>) ->
         "reason": reason,
         "code": status,
     });
-    if let Some(detail) = detail {
-        body["details"] = json!({ "reason": detail });
+    if !details.is_null() {
+        body["details"] = details;
     }
     let response = Response::of(status, &body);
     if status == 503 {

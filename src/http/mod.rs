@@ -5,6 +5,7 @@
 //! status. Only [`server`] names `tiny_http`.
 
 mod agents;
+mod approvals;
 mod audit;
 pub mod auth;
 mod authorize;

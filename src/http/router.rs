@@ -12,7 +12,8 @@ use super::auth::{self, Caller};
 use super::error;
 use super::message::{Reply, Request, Response};
 use super::{
-    agents, audit, authorize, backups, decisions, health, lifecycle, operators, receipts, stats, tools,
+    agents, approvals, audit, authorize, backups, decisions, health, lifecycle, operators, receipts, stats,
+    tools,
 };
 
 /// Who may use a route.
@@ -24,6 +25,8 @@ pub enum Access {
     Operator(Permission),
     /// An agent's token.
     Agent,
+    /// Either: an agent for what is its own.
+    AgentOrOperator(Permission),
 }
 
 /// What a handler gets.
@@ -65,7 +68,7 @@ enum Body {
 struct Route(&'static str, &'static str, Access, Body, Handler);
 
 const ROUTES: &[Route] = {
-    use Access::{Agent, Anyone};
+    use Access::{Agent, AgentOrOperator, Anyone};
     use Body::{Needed, Optional};
     use Handler::{Later, Now};
     const LIST: Access = Access::Operator(Permission::List);
@@ -74,6 +77,9 @@ const ROUTES: &[Route] = {
     const READ: Access = Access::Operator(Permission::Read);
     const BACKUP: Access = Access::Operator(Permission::TakeBackup);
     const BACKUPS: Access = Access::Operator(Permission::ListBackups);
+    const APPROVALS: Access = Access::Operator(Permission::SeeApprovals);
+    const APPROVAL: Access = AgentOrOperator(Permission::SeeApprovals);
+    const CONSUME: Access = AgentOrOperator(Permission::UseApprovals);
     &[
         Route("POST", "/v1/authorize", Agent, Needed, Later(authorize::authorize)),
         Route("POST", "/v1/agents/register", REGISTER, Needed, Now(agents::register)),
@@ -90,6 +96,12 @@ const ROUTES: &[Route] = {
         Route("GET", "/v1/tools", LIST, Optional, Now(tools::list)),
         Route("GET", "/v1/decisions", LIST, Optional, Now(decisions::list)),
         Route("GET", "/v1/decisions/{id}", LIST, Optional, Now(decisions::get)),
+        Route("GET", "/v1/approvals", APPROVALS, Optional, Now(approvals::list)),
+        Route("GET", "/v1/approvals/{id}", APPROVAL, Optional, Now(approvals::get)),
+        Route("POST", "/v1/approvals/{id}/approve", ADMIN, Needed, Now(approvals::approve)),
+        Route("POST", "/v1/approvals/{id}/reject", ADMIN, Needed, Now(approvals::reject)),
+        Route("POST", "/v1/approvals/{id}/edit", ADMIN, Needed, Now(approvals::edit)),
+        Route("POST", "/v1/approvals/{id}/consume", CONSUME, Optional, Now(approvals::consume)),
         Route("GET", "/v1/receipts", LIST, Optional, Now(receipts::list)),
         Route("GET", "/v1/receipts/chain-head", LIST, Optional, Now(receipts::chain_head)),
         Route("POST", "/v1/receipts/verify-chain", LIST, Needed, Now(receipts::verify_chain)),

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::domain::action::{self, ToolCall};
 use crate::domain::agent::{Agent, AgentStatus};
-use crate::domain::approval::{self, NewApproval, STATUS_CREATED};
+use crate::domain::approval::{Approval, NewApproval, Status};
 use crate::domain::audit::{Event, EventType};
 use crate::domain::canon::Hash;
 use crate::domain::decision::{Facts, Verdict, decide};
@@ -64,11 +64,26 @@ pub struct Authorization {
     /// What to leave out, for `redact`.
     pub redacted_fields: Vec<String>,
     /// What to wait for, for `require_approval`.
-    pub approval: Option<approvals::Approval>,
+    pub approval: Option<Asked>,
     /// Its receipt; none for a dry run and for the answer to a repeated request.
     pub receipt: Option<Appended>,
     /// Whether nothing was recorded.
     pub dry_run: bool,
+}
+
+/// An approval as its decision's answer shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// UUID.
+    pub id: String,
+    /// Where it stands.
+    pub status: Status,
+    /// Hash of the call that is approved: another one once that was edited.
+    pub action_hash: Hash,
+    /// Who should decide.
+    pub approver_group: String,
+    /// When it can no longer be approved or used.
+    pub expires_at: Timestamp,
 }
 
 /// Ids that an answer may need, drawn before the transaction.
@@ -88,6 +103,7 @@ struct Prepared {
     names: (String, String),
     received: Instant,
     ids: Ids,
+    approval_ttl_seconds: u32,
 }
 
 /// Decides `request` for the agent whose token hashes to `token`, and hands the answer
@@ -97,7 +113,7 @@ where
     D: FnOnce(Result<Authorization, Error>) + Send + 'static,
 {
     let now = gateway.now();
-    let prepared = match Prepared::new(token, request, received, now) {
+    let prepared = match Prepared::new(gateway, token, request, received, now) {
         Ok(prepared) => prepared,
         Err(error) => return done(Err(error)),
     };
@@ -109,7 +125,13 @@ where
 
 impl Prepared {
     /// Everything that needs no transaction.
-    fn new(token: Hash, request: Request, received: Instant, now: Timestamp) -> Result<Self, Error> {
+    fn new(
+        gateway: &Gateway,
+        token: Hash,
+        request: Request,
+        received: Instant,
+        now: Timestamp,
+    ) -> Result<Self, Error> {
         let canonical_call = request.call.canonical();
         Ok(Prepared {
             action_hash: action::hash(&canonical_call),
@@ -123,6 +145,7 @@ impl Prepared {
             token,
             request,
             received,
+            approval_ttl_seconds: gateway.approval_ttl_seconds,
         })
     }
 
@@ -134,7 +157,7 @@ impl Prepared {
         if agent.status == AgentStatus::Active
             && let Some(prior) = self.find_prior(tx, &agent)?
         {
-            return replay(tx, prior);
+            return replay(tx, prior, now);
         }
         let registered = tools::known_action(tx, &self.names)?;
         let verdict = self.decide(&agent, registered.as_deref());
@@ -246,7 +269,7 @@ impl Prepared {
         tx: &Tx<'_>,
         verdict: &Verdict,
         decision: &Decision,
-    ) -> Result<Option<approvals::Approval>, Error> {
+    ) -> Result<Option<Asked>, Error> {
         let Some(approver_group) = verdict.approver_group.clone() else { return Ok(None) };
         let approval = NewApproval {
             id: self.ids.approval.clone(),
@@ -256,16 +279,16 @@ impl Prepared {
             tool_call: self.canonical_call.clone(),
             approver_group,
             created_at: decision.created_at,
-            expires_at: decision.created_at.plus_seconds(approval::TTL_SECONDS),
+            expires_at: decision.created_at.plus_seconds(self.approval_ttl_seconds.into()),
         };
         approvals::insert(tx, &approval)?;
         audit::insert(tx, &approval_event(&approval, decision)?)?;
-        Ok(Some(approvals::Approval {
+        Ok(Some(Asked {
             id: approval.id,
-            status: STATUS_CREATED.to_owned(),
-            action_hash: approval.action_hash.to_string(),
+            status: Status::Created,
+            action_hash: approval.action_hash,
             approver_group: approval.approver_group,
-            expires_at: approval.expires_at.to_string(),
+            expires_at: approval.expires_at,
         }))
     }
 }
@@ -318,8 +341,9 @@ fn approval_event(approval: &NewApproval, decision: &Decision) -> Result<Event, 
 }
 
 /// The earlier answer, with its approval as it stands now. Nothing is written.
-fn replay(tx: &Tx<'_>, prior: Decision) -> Result<Authorization, Error> {
+fn replay(tx: &Tx<'_>, prior: Decision, now: Timestamp) -> Result<Authorization, Error> {
     let approval = approvals::find_by_decision(tx.connection(), &prior.id)?;
+    let approval = approval.map(|approval| asked(approval, receipts::next_time(tx, now)));
     let redacted_fields = match prior.outcome {
         Outcome::Redact => policy::redacted_fields(prior.matched_policy_ids.split(',')),
         Outcome::Allow | Outcome::RequireApproval | Outcome::Deny => Vec::new(),
@@ -334,10 +358,20 @@ fn replay(tx: &Tx<'_>, prior: Decision) -> Result<Authorization, Error> {
     })
 }
 
+fn asked(approval: Approval, now: Timestamp) -> Asked {
+    Asked {
+        status: approval.status_at(now),
+        id: approval.id,
+        action_hash: approval.action_hash,
+        approver_group: approval.approver_group,
+        expires_at: approval.expires_at,
+    }
+}
+
 fn authorization(
     decision: Decision,
     verdict: Verdict,
-    approval: Option<approvals::Approval>,
+    approval: Option<Asked>,
     receipt: Option<Appended>,
     dry_run: bool,
 ) -> Authorization {

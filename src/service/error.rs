@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use crate::backup;
+use crate::domain::approval::Status;
 use crate::domain::signature;
 use crate::store::error::Error as StoreError;
 
@@ -38,6 +39,15 @@ pub enum Error {
         /// For programs.
         reason: &'static str,
     },
+    /// An approval does not stand so that this could be done to it.
+    ApprovalStands {
+        /// For people.
+        message: &'static str,
+        /// Where it stands.
+        status: Status,
+        /// For programs.
+        reason: &'static str,
+    },
     /// Another one of its kind runs.
     Busy(String),
     /// There is no room for a backup.
@@ -65,6 +75,7 @@ impl fmt::Display for Error {
             | Error::Conflict { message, .. }
             | Error::Busy(message)
             | Error::NoRoom(message) => f.write_str(message),
+            Error::ApprovalStands { message, .. } => f.write_str(message),
             Error::Unauthorized => f.write_str("a valid bearer token is needed"),
             Error::Unsigned(signature::Fault::Missing) => {
                 f.write_str("one header X-Aegis-Request-Signature is needed: this agent has a signing key")
@@ -97,6 +108,7 @@ impl std::error::Error for Error {
             | Error::NotFound(_)
             | Error::AlreadyExists(_)
             | Error::Conflict { .. }
+            | Error::ApprovalStands { .. }
             | Error::Busy(_)
             | Error::NoRoom(_)
             | Error::Stopping => None,

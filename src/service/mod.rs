@@ -5,12 +5,14 @@
 
 pub mod admission;
 pub mod agents;
+pub mod approvals;
 pub mod audit;
 pub mod authorize;
 pub mod backups;
 pub mod decisions;
 pub mod error;
 pub mod health;
+pub mod housekeeping;
 pub mod lifecycle;
 pub mod limits;
 pub mod operators;
@@ -22,6 +24,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::backup::Backups;
 use crate::clock::Clock;
+use crate::domain::approval;
 use crate::domain::canon::Hash;
 use crate::domain::time::Timestamp;
 use crate::store::Store;
@@ -47,6 +50,10 @@ pub struct Gateway {
     pub health: health::Health,
     /// How often is too often.
     pub limits: limits::Limits,
+    /// How long an approval can be given and used, in seconds.
+    pub approval_ttl_seconds: u32,
+    /// Ends the housekeeping thread.
+    pub housekeeping: housekeeping::Housekeeping,
 }
 
 impl Gateway {
@@ -61,12 +68,19 @@ impl Gateway {
             verifying: Mutex::default(),
             health: health::Health::default(),
             limits: limits::Limits::default(),
+            approval_ttl_seconds: approval::TTL_SECONDS_DEFAULT,
+            housekeeping: housekeeping::Housekeeping::default(),
         }
     }
 
     /// The same with limits; without, there are none.
     pub fn with_limits(self, limits: limits::Limits) -> Self {
         Gateway { limits, ..self }
+    }
+
+    /// The same with another time to live for new approvals.
+    pub fn with_approval_ttl(self, seconds: u32) -> Self {
+        Gateway { approval_ttl_seconds: seconds, ..self }
     }
 
     /// The time now.

@@ -1,41 +1,36 @@
-//! Approvals that wait for a person.
+//! Approvals that wait for a person, and what became of them.
+//!
+//! Each change is one UPDATE that asks for everything it depends on, in the transaction in
+//! which the same was judged: one that changes nothing is an error, never a success.
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Params, Row};
 
-use crate::domain::approval::{NewApproval, STATUS_CREATED};
+use crate::domain::approval::{Approval, NewApproval, Status, UNDECIDED_CALL_KEPT_SECONDS};
+use crate::domain::canon::Hash;
+use crate::domain::time::Timestamp;
 
 use super::commit::Tx;
 use super::error::Error;
 
-/// An approval as its decision's answer shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Approval {
-    /// UUID.
-    pub id: String,
-    /// Where it stands.
-    pub status: String,
-    /// Hash of the frozen call.
-    pub action_hash: String,
-    /// Who should decide.
-    pub approver_group: String,
-    /// When it can no longer be approved or used.
-    pub expires_at: String,
-}
+/// The columns, in the order of [`from_row`].
+const COLUMNS: &str = "id, decision_id, agent_id, status, original_action_hash, action_hash, approver_group, \
+     approver_user_id, reason, created_at, expires_at, edited_at, decided_at, consumed_at";
 
 /// Records an approval that waits.
 pub fn insert(tx: &Tx<'_>, approval: &NewApproval) -> Result<(), Error> {
     let tool_call = std::str::from_utf8(&approval.tool_call).expect("canonical bytes are UTF-8");
     tx.connection()
         .prepare_cached(
-            "INSERT INTO approvals (id, decision_id, agent_id, status, action_hash, tool_call, \
-             approver_group, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+            "INSERT INTO approvals (id, decision_id, agent_id, status, original_action_hash, action_hash, \
+             tool_call, approver_group, created_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6, ?7, ?8, ?9)",
         )
         .and_then(|mut insert| {
             insert.execute(rusqlite::params![
                 approval.id,
                 approval.decision_id,
                 approval.agent_id,
-                STATUS_CREATED,
+                Status::Created.as_str(),
                 approval.action_hash.to_hex().as_str(),
                 tool_call,
                 approval.approver_group,
@@ -47,23 +42,257 @@ pub fn insert(tx: &Tx<'_>, approval: &NewApproval) -> Result<(), Error> {
         .and_then(Error::unless_one("record an approval"))
 }
 
+/// Finds an approval.
+pub fn find(connection: &Connection, id: &str) -> Result<Option<Approval>, Error> {
+    find_where(connection, "id = ?1", id)
+}
+
 /// Finds the approval that a decision asked for.
 pub fn find_by_decision(connection: &Connection, decision_id: &str) -> Result<Option<Approval>, Error> {
+    find_where(connection, "decision_id = ?1", decision_id)
+}
+
+fn find_where(connection: &Connection, condition: &str, value: &str) -> Result<Option<Approval>, Error> {
     connection
-        .prepare_cached(
-            "SELECT id, status, action_hash, approver_group, expires_at FROM approvals WHERE decision_id = ?1",
-        )
-        .and_then(|mut row| {
-            row.query_row([decision_id], |row| {
-                Ok(Approval {
-                    id: row.get(0)?,
-                    status: row.get(1)?,
-                    action_hash: row.get(2)?,
-                    approver_group: row.get(3)?,
-                    expires_at: row.get(4)?,
-                })
-            })
-            .optional()
-        })
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM approvals WHERE {condition}"))
+        .and_then(|mut row| row.query_row([value], from_row).optional())
         .map_err(Error::cannot("find an approval"))
+}
+
+/// The frozen call of an approval: canonical bytes. `None` once it is blanked.
+pub fn find_call(connection: &Connection, id: &str) -> Result<Option<String>, Error> {
+    connection
+        .prepare_cached("SELECT tool_call FROM approvals WHERE id = ?1")
+        .and_then(|mut row| row.query_row([id], |row| row.get(0)))
+        .map_err(Error::cannot("read an approval's call"))
+}
+
+/// Approvals that can still be decided, newest first.
+pub fn list_waiting(
+    connection: &Connection,
+    now: Timestamp,
+    limit: u32,
+    offset: u32,
+) -> Result<Vec<Approval>, Error> {
+    // The inner query is answered by the index alone, however many have expired.
+    connection
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM approvals WHERE seq IN (SELECT seq FROM approvals INDEXED BY \
+             approvals_waiting WHERE status = 'created' AND tool_call IS NOT NULL AND expires_at > ?1 \
+             ORDER BY seq DESC LIMIT ?2 OFFSET ?3) ORDER BY seq DESC"
+        ))
+        .and_then(|mut rows| rows.query_map((now.to_string(), limit, offset), from_row)?.collect())
+        .map_err(Error::cannot("list approvals"))
+}
+
+/// What a person decides.
+#[derive(Debug, Clone, Copy)]
+pub struct Decided<'a> {
+    /// `APPROVED` or `REJECTED`.
+    pub status: Status,
+    /// Who decided.
+    pub approver_user_id: &'a str,
+    /// Why.
+    pub reason: Option<&'a str>,
+}
+
+/// Records what was decided about an approval that waits and has not expired.
+pub fn set_decided(tx: &Tx<'_>, id: &str, decided: &Decided<'_>, now: Timestamp) -> Result<(), Error> {
+    change(
+        tx,
+        "record what was decided about an approval",
+        "UPDATE approvals SET status = ?2, approver_user_id = ?3, reason = ?4, decided_at = ?5 \
+         WHERE id = ?1 AND status = 'created' AND expires_at > ?5",
+        (id, decided.status.as_str(), decided.approver_user_id, decided.reason, now.to_string()),
+    )
+}
+
+/// Puts another call in the place of the call of an approval that waits and has not expired.
+pub fn set_call(
+    tx: &Tx<'_>,
+    id: &str,
+    tool_call: &str,
+    action_hash: Hash,
+    now: Timestamp,
+) -> Result<(), Error> {
+    change(
+        tx,
+        "edit an approval",
+        "UPDATE approvals SET tool_call = ?2, action_hash = ?3, edited_at = ?4 \
+         WHERE id = ?1 AND status = 'created' AND expires_at > ?4",
+        (id, tool_call, action_hash.to_hex().as_str(), now.to_string()),
+    )
+}
+
+/// Uses an approval that was given, has not expired, was never used, is for the claimed
+/// call, and whose agent may act.
+pub fn set_consumed(tx: &Tx<'_>, id: &str, claim: Option<Hash>, now: Timestamp) -> Result<(), Error> {
+    change(
+        tx,
+        "consume an approval",
+        "UPDATE approvals SET consumed_at = ?2 WHERE id = ?1 AND status = 'APPROVED' \
+         AND consumed_at IS NULL AND expires_at > ?2 AND (?3 IS NULL OR action_hash = ?3) \
+         AND EXISTS (SELECT 1 FROM agents WHERE agents.id = approvals.agent_id AND agents.status = 'active')",
+        (id, now.to_string(), claim.map(|claim| claim.to_string())),
+    )
+}
+
+fn change(tx: &Tx<'_>, doing: &'static str, sql: &str, values: impl Params) -> Result<(), Error> {
+    tx.connection()
+        .prepare_cached(sql)
+        .and_then(|mut update| update.execute(values))
+        .map_err(Error::cannot(doing))
+        .and_then(Error::unless_one(doing))
+}
+
+/// Which calls need not be kept any longer: nothing can be done with the approval, and it
+/// was decided, or whoever came too late has had the time to see what was asked.
+///
+/// In two halves, each a range of the index: what waits is not looked through.
+const BLANKABLE: &str = "SELECT seq FROM approvals INDEXED BY approvals_with_call \
+     WHERE tool_call IS NOT NULL AND status IN ('APPROVED', 'REJECTED') AND expires_at <= ?1 \
+     UNION ALL SELECT seq FROM approvals INDEXED BY approvals_with_call \
+     WHERE tool_call IS NOT NULL AND status = 'created' AND expires_at <= ?2";
+
+/// Whether there is a call that need not be kept any longer.
+pub fn has_blankable(connection: &Connection, now: Timestamp) -> Result<bool, Error> {
+    connection
+        .prepare_cached(&format!("SELECT EXISTS ({BLANKABLE})"))
+        .and_then(|mut row| row.query_row(ends(now), |row| row.get(0)))
+        .map_err(Error::cannot("look for calls to blank"))
+}
+
+/// Takes out up to `limit` calls that need not be kept any longer; returns how many. The
+/// connection writes zeros in their place.
+pub fn blank(tx: &Tx<'_>, now: Timestamp, limit: u32) -> Result<usize, Error> {
+    let (decided, undecided) = ends(now);
+    tx.connection()
+        .prepare_cached(&format!("UPDATE approvals SET tool_call = NULL WHERE seq IN ({BLANKABLE} LIMIT ?3)"))
+        .and_then(|mut update| update.execute((decided, undecided, limit)))
+        .map_err(Error::cannot("blank calls"))
+}
+
+/// The latest ends of approvals whose calls can go: of decided and of undecided ones.
+fn ends(now: Timestamp) -> (String, String) {
+    (now.to_string(), now.plus_seconds(-UNDECIDED_CALL_KEPT_SECONDS).to_string())
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<Approval> {
+    let unknown = |column, what: &'static str| {
+        move || rusqlite::Error::FromSqlConversionFailure(column, Type::Text, what.into())
+    };
+    let text = |column: usize| row.get_ref(column).and_then(|value| Ok(value.as_str()?));
+    let hash = |column| Hash::parse(text(column)?).ok_or_else(unknown(column, "not a hash"));
+    let time = |column| Timestamp::parse(text(column)?).ok_or_else(unknown(column, "not a time"));
+    let optional_time = |column| -> rusqlite::Result<Option<Timestamp>> {
+        row.get_ref(column)?.as_str_or_null()?.map(|_| time(column)).transpose()
+    };
+    Ok(Approval {
+        id: row.get(0)?,
+        decision_id: row.get(1)?,
+        agent_id: row.get(2)?,
+        recorded: Status::parse(text(3)?).ok_or_else(unknown(3, "unknown word"))?,
+        original_action_hash: hash(4)?,
+        action_hash: hash(5)?,
+        approver_group: row.get(6)?,
+        approver_user_id: row.get(7)?,
+        reason: row.get(8)?,
+        created_at: time(9)?,
+        expires_at: time(10)?,
+        edited_at: optional_time(11)?,
+        decided_at: optional_time(12)?,
+        consumed_at: optional_time(13)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::store::commit::Committer;
+    use crate::store::receipts::Head;
+    use crate::store::watch::Watch;
+    use crate::store::{connection, files, migrate};
+
+    type Attempt = fn(&Tx<'_>) -> Result<(), Error>;
+
+    const NOW: Timestamp = Timestamp::from_micros(1_780_000_000_000_000);
+
+    /// Makes one approval as `columns` say, tries `change` on it, and takes both back.
+    fn tried(committer: &Committer, columns: &'static str, change: Attempt) -> bool {
+        let attempt = committer.write(move |tx| -> Result<(), Error> {
+            let hash = Hash::of(b"call");
+            tx.connection()
+                .execute_batch(&format!(
+                    "INSERT INTO agents (id, agent_key, token_sha256, name, environment, risk_tier, created_at, \
+                     updated_at) VALUES ('a', 'k', '{hash}', 'n', 'e', 'low', 't', 't');
+                     INSERT INTO approvals (id, decision_id, agent_id, status, original_action_hash, action_hash, \
+                     tool_call, approver_group, created_at, expires_at) VALUES ('i', 'd', 'a', 'created', '{hash}', \
+                     '{hash}', '{{}}', 'g', '{NOW}', '{}');
+                     UPDATE approvals SET {columns};",
+                    NOW.next()
+                ))
+                .map_err(Error::cannot("make a case"))?;
+            change(tx)?;
+            Err(Error::RolledBack)
+        });
+        match attempt {
+            Err(Error::RolledBack) => true,
+            Err(Error::Corrupt(_)) => false,
+            other => panic!("{columns}: {other:?}"),
+        }
+    }
+
+    fn decide(tx: &Tx<'_>) -> Result<(), Error> {
+        let decided = Decided { status: Status::Rejected, approver_user_id: "u", reason: None };
+        set_decided(tx, "i", &decided, NOW)
+    }
+
+    fn edit(tx: &Tx<'_>) -> Result<(), Error> {
+        set_call(tx, "i", "{}", Hash::of(b"another"), NOW)
+    }
+
+    fn consume(tx: &Tx<'_>) -> Result<(), Error> {
+        set_consumed(tx, "i", Some(Hash::of(b"call")), NOW)
+    }
+
+    fn consume_another(tx: &Tx<'_>) -> Result<(), Error> {
+        set_consumed(tx, "i", Some(Hash::of(b"another")), NOW)
+    }
+
+    fn consume_of_a_frozen_agent(tx: &Tx<'_>) -> Result<(), Error> {
+        tx.connection()
+            .execute("UPDATE agents SET status = 'frozen'", [])
+            .map_err(Error::cannot("make a case"))?;
+        set_consumed(tx, "i", None, NOW)
+    }
+
+    #[test]
+    fn each_change_asks_by_itself_for_everything_it_depends_on() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.db");
+        files::create_private_file(&path).expect("created");
+        migrate::create(&mut connection::creator(&path).expect("it opens"), NOW).expect("made");
+        let writer = connection::writer(&path).expect("it opens");
+        let head = Head::load(&writer).expect("a head");
+        let watch = Watch::new(&path, &files::with_suffix(&path, "-wal")).expect("watched");
+        let committer = Committer::start(writer, head, Arc::new(watch), Arc::default()).expect("a thread");
+        const GIVEN: &str = "status = 'APPROVED', approver_user_id = 'u', decided_at = 't'";
+        const ENDED: &str = "status = 'APPROVED', approver_user_id = 'u', decided_at = 't', \
+             expires_at = '2026-01-01T00:00:00.000000Z'";
+        const USED: &str = "status = 'APPROVED', approver_user_id = 'u', decided_at = 't', consumed_at = 't'";
+        const REFUSED: &str = "status = 'REJECTED', approver_user_id = 'u', decided_at = 't'";
+        for (columns, expected) in [
+            ("status = 'created'", [true, true, false, false, false]),
+            ("expires_at = '2026-01-01T00:00:00.000000Z'", [false; 5]),
+            (GIVEN, [false, false, true, false, false]),
+            (ENDED, [false; 5]),
+            (USED, [false; 5]),
+            (REFUSED, [false; 5]),
+        ] {
+            let changes: [Attempt; 5] = [decide, edit, consume, consume_another, consume_of_a_frozen_agent];
+            assert_eq!(changes.map(|change| tried(&committer, columns, change)), expected, "{columns}");
+        }
+    }
 }

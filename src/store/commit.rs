@@ -318,6 +318,9 @@ impl Writer {
         if head.seq != before.seq {
             head.store(connection)?;
         }
+        // The guard tells a log that belongs by its images of page 1. SQLite begins the log
+        // anew with any transaction, unasked, so each of them holds one.
+        touch(connection).map_err(Error::cannot("write to the database"))?;
         self.has_traces = true;
         execute(connection, "COMMIT").map_err(Error::cannot("commit"))?;
         self.has_traces = false;
@@ -406,7 +409,7 @@ fn run_one(tx: &mut Tx<'_>, job: &mut Box<dyn Operation>, alone: bool) -> Result
 /// A write that reaches the disk and changes no content. SQLite leaves a row that is
 /// set to what it is alone, but always writes the header when the version is set.
 pub(crate) fn touch(connection: &Connection) -> rusqlite::Result<()> {
-    connection.pragma_update(None, "user_version", migrate::latest())
+    execute(connection, &format!("PRAGMA user_version = {}", migrate::latest()))
 }
 
 fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
@@ -677,5 +680,21 @@ mod tests {
         assert!(matches!(made.append("c"), Err(Error::Closed)));
         assert!(made.committer.close().is_none(), "it closes once");
         assert_eq!(made.chain(), ["a"; 3]);
+    }
+
+    /// Without it the guard could not tell an older copy of the database from its own.
+    #[test]
+    fn a_log_that_began_anew_holds_an_image_of_page_one() {
+        let made = made();
+        let log = files::with_suffix(&made.path, "-wal");
+        for _ in 0..3 {
+            made.append("a").expect("committed");
+            made.committer.between_batches(|writer| {
+                writer.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).expect("moved");
+            });
+            made.append("b").expect("committed");
+            let found = crate::store::guard::wal::read(&log).expect("readable").expect("a log with commits");
+            assert!(found.page_one.is_some());
+        }
     }
 }

@@ -37,6 +37,10 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "approvals", sql: include_str!("../../migrations/0002_approvals.sql") },
     Migration { name: "operators", sql: include_str!("../../migrations/0003_operators.sql") },
     Migration { name: "agents_and_counts", sql: include_str!("../../migrations/0004_agents_and_counts.sql") },
+    Migration {
+        name: "approval_decisions",
+        sql: include_str!("../../migrations/0005_approval_decisions.sql"),
+    },
 ];
 
 /// The schema version of this program.
@@ -629,6 +633,24 @@ mod tests {
             let agents = connection.query_row("SELECT count(*) FROM agents", [], |row| row.get::<_, i64>(0));
             assert_eq!(agents, Ok(1), "what was there is there");
         }
+    }
+
+    #[test]
+    fn an_approval_that_waits_goes_on_waiting_after_a_migration() {
+        let made = made(&MIGRATIONS[..2]).changed(
+            "INSERT INTO approvals VALUES (7, 'i', 'd', 'a', 'created', lower(hex(zeroblob(32))), '{}', 'g', \
+             't', 'u')",
+        );
+        let mut connection = made.open();
+        assert_eq!(migrate(&mut connection, NOW), Ok(2));
+        let kept: (i64, String, String, String, bool) = connection
+            .query_row(
+                "SELECT seq, status, tool_call, expires_at, original_action_hash = action_hash FROM approvals",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)),
+            )
+            .expect("the approval");
+        assert_eq!(kept, (7, "created".to_owned(), "{}".to_owned(), "u".to_owned(), true));
     }
 
     #[test]

@@ -37,7 +37,7 @@ fn fetch(gateway: &Gateway, name: &str) -> Answer {
 fn describe(folder: &Path, name: &str, file: &Value, created_at: &str) -> String {
     let text = json!({
         "format_version": 1, "backup_id": "b", "chain_id": "0".repeat(32), "created_at": created_at,
-        "program": {"name": "aegis-gateway", "version": "0.1.0"}, "schema_version": 3, "file": file,
+        "program": {"name": "aegis-gateway", "version": "0.1.0"}, "schema_version": 4, "file": file,
         "receipts": 7, "decisions": 7, "genesis_hash": sha256(b"first"),
         "head": {"seq": 7, "receipt_id": "r", "receipt_hash": sha256(b"head"), "ts": "t"},
         "previous_manifest": null, "checks": [],

@@ -5,6 +5,7 @@
 mod support;
 
 mod agents_lifecycle;
+mod approvals;
 mod audit;
 mod backup;
 mod backup_list;

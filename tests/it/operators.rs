@@ -56,9 +56,9 @@ fn may(scope: &str, method: &str, path: &str) -> bool {
             listed || verifies || (method == "GET" && !secret)
         }
         "runner" => {
-            let lists = ["/v1/agents", "/v1/tools", "/v1/decisions", "/v1/receipts"];
+            let lists = ["/v1/agents", "/v1/approvals", "/v1/tools", "/v1/decisions", "/v1/receipts"];
             let looks = method == "GET" && lists.iter().any(|list| path.starts_with(list));
-            let posts = ["/v1/agents/register", "/v1/receipts/verify-chain"];
+            let posts = ["/v1/agents/register", "/v1/approvals/{id}/consume", "/v1/receipts/verify-chain"];
             looks || (method == "POST" && posts.contains(&path))
         }
         _ => false,
@@ -93,7 +93,7 @@ fn every_scope_opens_its_routes_and_no_other() {
             let named = needed(method, pattern).iter().all(|scope| message.contains(scope));
             assert!(named, "{scope} {method} {path}: {message}");
         }
-        if access != Access::Agent {
+        if matches!(access, Access::Operator(_)) {
             let answer = gateway.request(method, &path, Some(&agent.token), body.as_ref());
             assert_failure(&answer, 403, "Forbidden");
         }

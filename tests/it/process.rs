@@ -129,6 +129,7 @@ fn check_config_says_what_would_be_used_and_touches_nothing() {
         "AEGIS_BACKUP_DIR=backups",
         "AEGIS_WORKERS=7",
         "AEGIS_MAX_BODY_BYTES=1048576",
+        "AEGIS_APPROVAL_TTL_SECS=1800",
         "RUST_LOG=info",
     ] {
         assert!(said.contains(part), "{part}: {said}");
@@ -163,6 +164,7 @@ fn help_and_version_need_nothing_and_unknown_words_are_refused() {
         "AEGIS_ADMIN_TOKEN_FILE",
         "AEGIS_WORKERS",
         "AEGIS_MAX_BODY_BYTES",
+        "AEGIS_APPROVAL_TTL_SECS",
         "RUST_LOG",
     ] {
         assert!(help.contains(name), "{name}");

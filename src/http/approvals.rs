@@ -1,0 +1,198 @@
+//! `/v1/approvals`
+
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::domain::action::ToolCall;
+use crate::domain::canon::{Hash, ObjectWriter};
+use crate::domain::json::Json;
+use crate::domain::time::Timestamp;
+use crate::service::approvals::{self, Approver, Seen, Who};
+use crate::service::operators::Actor;
+use crate::service::{Error, Gateway};
+
+use super::auth::Caller;
+use super::authorize::{ID_CHARS_MAX, NAME_CHARS_MAX, RESOURCE_CHARS_MAX};
+use super::body::{checked, from_json, object, typed};
+use super::message::Response;
+use super::query::Query;
+use super::router::Call;
+
+const REASON_CHARS_MAX: usize = 4096;
+
+/// `GET /v1/approvals`: those that can still be decided.
+pub(crate) fn list(call: &Call<'_>) -> Result<Response, Error> {
+    let page = Query::parse(&call.request.query)?.page()?;
+    let mut body = vec![b'['];
+    for seen in approvals::list(call.gateway, &call.actor()?, page)? {
+        if body.len() > 1 {
+            body.push(b',');
+        }
+        write(&mut body, &seen);
+    }
+    body.push(b']');
+    Ok(Response::json(200, body))
+}
+
+/// `GET /v1/approvals/{id}`
+pub(crate) fn get(call: &Call<'_>) -> Result<Response, Error> {
+    let mut body = Vec::with_capacity(1024);
+    write(&mut body, &approvals::get(call.gateway, &who(call)?, &call.id)?);
+    Ok(Response::json(200, body))
+}
+
+/// The call is written as it is kept: canonical JSON, digit for digit what was hashed.
+fn write(out: &mut Vec<u8>, Seen { approval, status, tool_call }: &Seen) {
+    let (action_hash, original) = (approval.action_hash.to_hex(), approval.original_action_hash.to_hex());
+    let is_edited = approval.edited_at.is_some();
+    let time = |at: Option<Timestamp>| at.map(|at| at.to_string());
+    let mut object = ObjectWriter::new(out);
+    object.string("action_hash", action_hash.as_str());
+    object.string("agent_id", &approval.agent_id);
+    object.string("approval_id", &approval.id);
+    object.string("approver_group", &approval.approver_group);
+    object.optional("approver_user_id", approval.approver_user_id.as_deref());
+    object.boolean("consumed", approval.consumed_at.is_some());
+    object.optional("consumed_at", time(approval.consumed_at).as_deref());
+    object.string("created_at", &approval.created_at.to_string());
+    object.optional("decided_at", time(approval.decided_at).as_deref());
+    object.string("decision_id", &approval.decision_id);
+    object.optional("edited_action_hash", is_edited.then_some(action_hash.as_str()));
+    // Clients would run it without consuming; a status that they do so by is never given.
+    object.optional("edited_tool_call", None);
+    object.string("effective_action_hash", action_hash.as_str());
+    object.string("expires_at", &approval.expires_at.to_string());
+    object.boolean("is_edited", is_edited);
+    object.string("original_action_hash", original.as_str());
+    object.optional("reason", approval.reason.as_deref());
+    object.string("status", status.as_str());
+    object.member("tool_call").extend_from_slice(tool_call.as_deref().unwrap_or("null").as_bytes());
+    object.end();
+}
+
+#[derive(Deserialize)]
+struct ApproverBody {
+    approver_user_id: String,
+    reason: Option<String>,
+}
+
+/// `POST /v1/approvals/{id}/approve`
+pub(crate) fn approve(call: &Call<'_>) -> Result<Response, Error> {
+    decide(call, approvals::approve)
+}
+
+/// `POST /v1/approvals/{id}/reject`
+pub(crate) fn reject(call: &Call<'_>) -> Result<Response, Error> {
+    decide(call, approvals::reject)
+}
+
+type Decide = fn(&Gateway, Actor, &str, Approver) -> Result<(), Error>;
+
+fn decide(call: &Call<'_>, decide: Decide) -> Result<Response, Error> {
+    let approver = approver(typed(call.request)?)?;
+    decide(call.gateway, call.actor()?, &call.id, approver)?;
+    Ok(Response::of(200, &json!({ "status": "success", "approval_id": call.id })))
+}
+
+fn approver(body: ApproverBody) -> Result<Approver, Error> {
+    checked("approver_user_id", &body.approver_user_id, 1, ID_CHARS_MAX)?;
+    if body.approver_user_id.trim().is_empty() {
+        return Err(Error::BadRequest("approver_user_id must name somebody".to_owned()));
+    }
+    // Any characters: a reason may have several lines.
+    if body.reason.as_ref().is_some_and(|reason| reason.chars().count() > REASON_CHARS_MAX) {
+        return Err(Error::BadRequest(format!("reason must have at most {REASON_CHARS_MAX} characters")));
+    }
+    Ok(Approver { user_id: body.approver_user_id, reason: body.reason })
+}
+
+#[derive(Deserialize)]
+struct EditBody {
+    #[serde(flatten)]
+    approver: ApproverBody,
+    edited_tool_call: EditedCall,
+}
+
+/// A tool call; `parameters` are taken from the tree, as they are.
+#[derive(Deserialize)]
+struct EditedCall {
+    tool: String,
+    action: String,
+    resource: Option<String>,
+    mutates_state: bool,
+}
+
+/// `POST /v1/approvals/{id}/edit`
+pub(crate) fn edit(call: &Call<'_>) -> Result<Response, Error> {
+    let tree = object(call.request)?;
+    let body: EditBody = from_json(&tree)?;
+    let parameters = tree.get("edited_tool_call").and_then(|edited| edited.get("parameters"));
+    let edited = edited_call(body.edited_tool_call, parameters)?;
+    let edited = approvals::edit(call.gateway, call.actor()?, &call.id, edited, approver(body.approver)?)?;
+    let answer = json!({
+        "status": "success",
+        "approval_id": call.id,
+        "effective_action_hash": edited.effective.to_string(),
+        "original_action_hash": edited.original.to_string(),
+    });
+    Ok(Response::of(200, &answer))
+}
+
+fn edited_call(call: EditedCall, parameters: Option<&Json>) -> Result<ToolCall, Error> {
+    let EditedCall { tool, action, resource, mutates_state } = call;
+    let bad = |what: String| Error::BadRequest(format!("edited_tool_call: {what}"));
+    let parameters = parameters.ok_or_else(|| bad("missing field `parameters`".to_owned()))?.clone();
+    for (name, text, max) in [
+        ("tool", Some(&tool), NAME_CHARS_MAX),
+        ("action", Some(&action), NAME_CHARS_MAX),
+        ("resource", resource.as_ref(), RESOURCE_CHARS_MAX),
+    ] {
+        if text.is_some_and(|text| text.chars().count() > max) {
+            return Err(bad(format!("{name} must have at most {max} characters")));
+        }
+    }
+    if tool.is_empty() || action.is_empty() {
+        return Err(bad("tool and action must not be empty".to_owned()));
+    }
+    Ok(ToolCall { tool, action, resource, mutates_state, parameters })
+}
+
+/// An unknown member may be a claim with its name misspelt: it is refused, not ignored.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConsumeBody {
+    claimed_action_hash: Option<String>,
+}
+
+/// `POST /v1/approvals/{id}/consume`
+pub(crate) fn consume(call: &Call<'_>) -> Result<Response, Error> {
+    let claim = claim(call)?;
+    let action_hash = approvals::consume(call.gateway, who(call)?, &call.id, claim)?;
+    let answer = json!({
+        "status": "consumed",
+        "approval_id": call.id,
+        "action_hash": action_hash.to_string(),
+    });
+    Ok(Response::of(200, &answer))
+}
+
+/// No body is no claim; one that cannot be read is not taken for none.
+fn claim(call: &Call<'_>) -> Result<Option<Hash>, Error> {
+    if call.request.body.is_empty() {
+        return Ok(None);
+    }
+    let body: ConsumeBody = typed(call.request)?;
+    let Some(text) = body.claimed_action_hash else { return Ok(None) };
+    let claim = Hash::parse(&text).ok_or_else(|| {
+        Error::BadRequest("claimed_action_hash must have 64 lowercase hexadecimal digits".to_owned())
+    })?;
+    Ok(Some(claim))
+}
+
+fn who(call: &Call<'_>) -> Result<Who, Error> {
+    match &call.caller {
+        Caller::Operator(actor) => Ok(Who::Operator(actor.clone())),
+        Caller::Agent(token) => Ok(Who::Agent(*token)),
+        Caller::Anyone => Err(Error::Unauthorized),
+    }
+}
