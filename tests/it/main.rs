@@ -10,6 +10,7 @@ mod backup_list;
 mod bench;
 mod contract;
 mod crash;
+mod disk;
 mod evidence;
 mod gate;
 mod guard;
