@@ -15,6 +15,7 @@ mod evidence;
 mod gate;
 mod guard;
 mod history;
+mod hostile_folder;
 mod load;
 mod manifest;
 mod operators;

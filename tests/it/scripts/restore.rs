@@ -209,6 +209,23 @@ fn a_link_to_the_database_is_followed_as_the_gateway_does() {
 }
 
 #[test]
+fn a_restore_in_folders_with_spaces_and_quotes_is_a_restore() {
+    let disaster = Disaster::new();
+    let (home, db) = (&disaster.home, "the db's  \"own\"/a b $HOME.db");
+    fs::rename(home.path("backups"), home.path("the backups' own")).expect("renamed");
+    fs::create_dir(home.path("the db's  \"own\"")).expect("made");
+    fs::copy(home.path("the backups' own/before.db"), home.path(db)).expect("copied");
+    fs::write(home.path(&format!("{db}-wal")), "").expect("written");
+    let arguments = ["the backups' own/before.db", "--db", db];
+    run(&mut script(home, "restore.sh", &arguments)).assert_status(0);
+    let held = decision_ids(&home.path(db));
+    assert_eq!(held, disaster.before.iter().cloned().collect());
+    assert_eq!(verified(&home.path(db)), 3);
+    run(&mut script(home, "restore.sh", &arguments)).assert_status(0);
+    run(&mut script(home, "restore.sh", &["--repair", "--db", db])).assert_status(0);
+}
+
+#[test]
 fn bad_usage_touches_nothing() {
     let disaster = Disaster::new();
     let before = disaster.files();
