@@ -389,6 +389,8 @@ fn a_kill_before_each_change_of_an_upgrade_leaves_one_that_is_upgraded() {
         assert_eq!(decision_ids(&home.database()), expected, "killed at {call}");
         assert_eq!(names(home), clean(), "killed at {call}");
         let mut before = home.snapshot("backups");
+        let is_partial = |path: &Path| path.to_string_lossy().contains(".partial-");
+        assert!(before.iter().all(|(path, _)| !is_partial(path)), "killed at {call}: swept");
         before.retain(|(path, _)| path.extension().is_some_and(|extension| extension == "db"));
         assert!(!before.is_empty(), "killed at {call}: no step without its backup");
         for (path, _) in before {

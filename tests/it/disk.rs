@@ -176,3 +176,27 @@ fn a_read_only_folder_fails_the_backup_and_neither_a_start_nor_anything_else() {
     assert_eq!(backup(&gateway, "c.db").status, 200);
     assert_eq!(verified(&disk.path().join("c.db")), 4);
 }
+
+#[test]
+fn a_restored_file_on_a_full_disk_is_recorded_once_when_there_is_room() {
+    let (origin, home) = (Home::new(), Home::new());
+    let gateway = origin.start();
+    decide(&gateway.agent("a"), 3);
+    let copy = gateway.backup(&origin, "b.db");
+    assert_eq!(gateway.stop(), 0);
+    let Some(disk) = SmallDisk::mount(home.path("db"), "size=8m,mode=700") else { return };
+    fs::copy(copy, home.database()).expect("cp");
+    let other = disk.path().join("other");
+    let mut filler = File::create(&other).expect("made");
+    while filler.write_all(&[7; 4096]).is_ok() {}
+    drop(filler);
+    let (code, said) = home.run_to_end(home.command(&[]));
+    assert_eq!(code, Some(3), "{said}");
+    let last = said.lines().last().expect("a line");
+    assert!(last.starts_with("aegis-gateway: ") && last.contains("free some room"), "{said}");
+    assert_eq!(names(disk.path()), ["aegisagent.db", "other"]);
+    fs::remove_file(other).expect("removed");
+    assert_eq!(home.start().stop(), 0);
+    assert_eq!(home.start().stop(), 0);
+    assert_eq!(verified(&home.database()), 4);
+}
