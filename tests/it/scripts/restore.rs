@@ -342,6 +342,27 @@ fn a_backup_without_its_manifest_is_restored_only_on_demand() {
     assert_eq!(verified(&disaster.home.database()), 3);
 }
 
+/// First an older one by mistake, and a backup was taken on that branch meanwhile.
+#[test]
+fn the_newer_backup_is_restored_after_the_older_one_was_by_mistake() {
+    let home = Home::new();
+    let gateway = home.start();
+    decide(&gateway, "a", 3);
+    gateway.backup(&home, "older.db");
+    decide(&gateway, "a", 5);
+    gateway.backup(&home, "newer.db");
+    assert_eq!(gateway.stop(), 0);
+    run(&mut script(&home, "restore.sh", &["backups/older.db"])).assert_status(0);
+    let gateway = home.start();
+    decide(&gateway, "a", 1);
+    gateway.backup(&home, "mistake.db");
+    assert_eq!(gateway.stop(), 0);
+    run(&mut script(&home, "restore.sh", &["backups/newer.db"])).assert_status(0);
+    assert_eq!(home.start().stop(), 0);
+    assert_eq!(verified(&home.database()), 9);
+    run(&mut script(&home, "restore.sh", &["backups/mistake.db"])).assert_status(0);
+}
+
 #[test]
 fn an_older_backup_is_restored_as_well_as_the_newest() {
     let home = Home::new();
