@@ -5,6 +5,7 @@
 //! sees its witness. Where the backup does not get its name, both are taken back; a kill
 //! in between leaves a manifest without a backup, which pins a history that existed.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -115,30 +116,44 @@ fn checks(schema: Duration, steps: Steps) -> Vec<Check> {
     passed.map(check).into()
 }
 
-/// The newest manifest of a chain in `folder`. One that cannot be read fails no backup.
+/// A manifest of the chain, as far as it says what follows what.
+struct Link {
+    age: (i64, Option<Timestamp>),
+    this: Previous,
+    follows: Option<String>,
+}
+
+/// The manifest that the next one is to name: of those of the chain that no other names,
+/// the newest. Not the one that knows most: after a restore, that stays one of the branch
+/// that was left, and nobody would name those that come after it. Nor the latest alone:
+/// clocks are set back.
 fn newest_of(folder: &Path, chain_id: &str) -> io::Result<Option<Previous>> {
-    let mut newest: Option<((i64, Option<Timestamp>), Previous)> = None;
+    let links = links_of(folder, chain_id)?;
+    let named: BTreeSet<&str> = links.iter().filter_map(|link| link.follows.as_deref()).collect();
+    let last = links.iter().filter(|link| !named.contains(link.this.sha256.as_str()));
+    Ok(last.max_by_key(|link| link.age).map(|link| link.this.clone()))
+}
+
+/// One that cannot be read fails no backup.
+fn links_of(folder: &Path, chain_id: &str) -> io::Result<Vec<Link>> {
+    let mut links = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
         if !name.ends_with(SUFFIX) || name.starts_with('.') || !entry.file_type()?.is_file() {
             continue;
         }
-        let bytes = match read_manifest(&entry.path()) {
-            Ok((manifest, _)) if manifest.chain_id != chain_id => continue,
-            Ok(found) => found,
-            Err(error) => {
-                log::warn!("passing over {}: {error}", entry.path().display());
-                continue;
-            }
-        };
-        let (manifest, sha256) = bytes;
-        let age = (manifest.head.seq, Timestamp::parse(&manifest.created_at));
-        if newest.as_ref().is_none_or(|(known, _)| *known < age) {
-            newest = Some((age, Previous { name, sha256: sha256.to_string() }));
+        match read_manifest(&entry.path()) {
+            Ok((manifest, _)) if manifest.chain_id != chain_id => {}
+            Ok((manifest, sha256)) => links.push(Link {
+                age: (manifest.head.seq, Timestamp::parse(&manifest.created_at)),
+                this: Previous { name, sha256: sha256.to_string() },
+                follows: manifest.previous_manifest.map(|previous| previous.sha256),
+            }),
+            Err(error) => log::warn!("passing over {}: {error}", entry.path().display()),
         }
     }
-    Ok(newest.map(|(_, previous)| previous))
+    Ok(links)
 }
 
 fn read_manifest(path: &Path) -> Result<(Manifest, Hash), String> {
@@ -195,7 +210,7 @@ impl Drop for Beside {
     }
 }
 
-fn write_partial(folder: &Path, text: &[u8]) -> Result<Partial, Error> {
+pub(super) fn write_partial(folder: &Path, text: &[u8]) -> Result<Partial, Error> {
     let partial = Partial::create(folder)?;
     let mut file = &partial.file;
     file.write_all(text).and_then(|()| file.sync_all()).map_err(cannot("write the manifest"))?;

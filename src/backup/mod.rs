@@ -49,6 +49,8 @@ const PARTIAL_PREFIX: &str = ".partial-";
 const PACE_BYTES: u64 = 1 << 20;
 /// How often its size is looked at, in operations of SQLite's virtual machine.
 const PACE_OPERATIONS: i32 = 200;
+/// How much is written to see whether a disk is full.
+const PROBE_BYTES: usize = 64 << 10;
 /// Room that a backup leaves on its disk for the gateway's own log.
 const ROOM_LEFT_BYTES: u64 = 4 << 20;
 
@@ -249,8 +251,20 @@ impl Backups {
         if let Some(error) = pace.take_failure() {
             return Err(cannot("sync the growing copy")(error));
         }
-        copied.map_err(StoreError::cannot("copy the database"))?;
+        copied.map_err(StoreError::cannot("copy the database")).map_err(|error| {
+            match Error::from(error) {
+                failed @ Error::Store(_) => self.want_of_room().unwrap_or(failed),
+                other => other,
+            }
+        })?;
         Ok(())
+    }
+
+    /// SQLite tells a journal that finds no room, and a sync that fails for want of it,
+    /// like any other failure: writing a little oneself shows which it was.
+    fn want_of_room(&self) -> Option<Error> {
+        let tried = manifest::write_partial(&self.folder, &[0; PROBE_BYTES]);
+        tried.err().filter(|error| matches!(error, Error::DiskFull(_)))
     }
 }
 
@@ -367,14 +381,14 @@ fn sweep(folder: &Path) -> io::Result<()> {
             continue;
         }
         let partial = folder.join(name.trim_end_matches("-journal"));
-        match fs::File::open(&partial).map(|file| file.try_lock()) {
-            Ok(Err(_)) => continue,
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            // Nobody's; or a journal whose file is gone.
-            Ok(Ok(())) | Err(_) => {}
+        // None is a journal whose file is gone.
+        let file = files::open_regular(&partial)?;
+        if file.as_ref().is_some_and(|file| file.try_lock().is_err()) {
+            continue;
         }
         for path in [files::with_suffix(&partial, "-journal"), partial] {
-            if files::is_taken(&path)? {
+            // What is no file was not left by a backup.
+            if fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file()) {
                 log::info!("removing {}, which a killed backup left", path.display());
                 files::remove_if_there(&path)?;
             }

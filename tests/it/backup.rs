@@ -20,20 +20,20 @@ use crate::support::{
 const PATH: &str = "/v1/admin/backup";
 const TRUST: &str = "trusted_internal_signed";
 /// Enough that a backup takes a while.
-const MANY: u64 = 8_000;
+pub const MANY: u64 = 8_000;
 
-fn backup(gateway: &Gateway, name: &str) -> Answer {
+pub fn backup(gateway: &Gateway, name: &str) -> Answer {
     gateway.operator("POST", PATH, Some(&json!({"filename": name})))
 }
 
 /// The same from a thread of its own, where the gateway may die meanwhile.
-fn begin_backup(gateway: &Gateway, name: &str) -> JoinHandle<std::io::Result<Answer>> {
+pub fn begin_backup(gateway: &Gateway, name: &str) -> JoinHandle<std::io::Result<Answer>> {
     let (address, token) = (gateway.address(), gateway.token.clone());
     let body = json!({"filename": name}).to_string();
     thread::spawn(move || try_request(address, "POST", PATH, Some(&token), Some(&body)))
 }
 
-fn names(folder: &Path) -> Vec<String> {
+pub fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("a folder");
     let name = |entry: std::io::Result<fs::DirEntry>| {
         entry.expect("an entry").file_name().into_string().expect("UTF-8")
@@ -44,19 +44,19 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 /// The names of whole backups, each with its witness.
-fn with_witness<'a>(backups: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+pub fn with_witness<'a>(backups: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let three = |name: &str| ["", ".manifest.json", ".sha256"].map(|suffix| format!("{name}{suffix}"));
     let mut names: Vec<String> = backups.into_iter().flat_map(three).collect();
     names.sort();
     names
 }
 
-fn partials(folder: &Path) -> Vec<String> {
+pub fn partials(folder: &Path) -> Vec<String> {
     names(folder).into_iter().filter(|name| name.starts_with(".partial-")).collect()
 }
 
 /// The size of what is being written, if anything is.
-fn partial_size(folder: &Path) -> Option<u64> {
+pub fn partial_size(folder: &Path) -> Option<u64> {
     let name = partials(folder).into_iter().find(|name| !name.ends_with("-journal"))?;
     // It may have got its final name in between.
     fs::metadata(folder.join(name)).ok().map(|metadata| metadata.len())
@@ -66,7 +66,7 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).expect("it exists").permissions().mode() & 0o7777
 }
 
-fn assert_ready(gateway: &Gateway) {
+pub fn assert_ready(gateway: &Gateway) {
     let answer = gateway.operator("GET", "/readyz", None);
     assert_eq!(answer.status, 200, "{answer:?}");
 }
@@ -82,7 +82,7 @@ fn many() -> &'static [u8] {
     })
 }
 
-fn home_with_many() -> Home {
+pub fn home_with_many() -> Home {
     let home = Home::new();
     fs::create_dir(home.path("db")).expect("a folder");
     fs::write(home.database(), many()).expect("written");

@@ -302,6 +302,77 @@ fn a_kill_before_each_change_of_the_start_on_a_restored_file_leaves_exactly_the_
     });
 }
 
+/// A stopped gateway's folder with 5 receipts in the backup `b.db`, and a witness of 8.
+fn home_with_witness() -> Home {
+    let home = Home::new();
+    let gateway = home.start();
+    let agent = gateway.agent("a");
+    decide(&agent, 5);
+    gateway.backup(&home, "b.db");
+    decide(&agent, 3);
+    gateway.backup(&home, "later.db");
+    assert_eq!(gateway.stop(), 0);
+    home
+}
+
+fn copy_of(origin: &Home, database: &Path) -> Home {
+    let home = Home::new();
+    for folder in ["db", "backups"] {
+        fs::create_dir(home.path(folder)).expect("a folder");
+    }
+    for name in ["b.db.manifest.json", "later.db.manifest.json"] {
+        let name = format!("backups/{name}");
+        fs::copy(origin.path(&name), home.path(&name)).expect("copied");
+    }
+    fs::copy(database, home.database()).expect("cp");
+    home
+}
+
+fn last_resources(home: &Home, tool: &str) -> Vec<String> {
+    let database = Connection::open(home.database()).expect("it opens");
+    let mut rows = database.prepare("SELECT resource FROM receipts WHERE tool = ?1").expect("a table");
+    let rows = rows.query_map([tool], |row| row.get(0)).expect("rows");
+    rows.collect::<Result<_, _>>().expect("text")
+}
+
+#[test]
+fn a_kill_before_each_change_of_a_restore_s_start_records_it_once_with_the_later_head() {
+    let origin = home_with_witness();
+    let prepare = || copy_of(&origin, &origin.path("backups/b.db"));
+    kill_at_each_change(prepare, |home, call| {
+        assert_eq!(home.start().stop(), 0);
+        assert_eq!(home.start().stop(), 0);
+        let recorded = last_resources(home, "restore");
+        assert_eq!(recorded.len(), 1, "killed at {call}: {recorded:?}");
+        assert!(recorded[0].contains(" known:8:"), "killed at {call}: {recorded:?}");
+        assert_eq!(verified(&home.database()), 6, "killed at {call}");
+    });
+}
+
+#[test]
+fn a_kill_before_each_change_of_an_accepted_rollback_s_start_records_it_once() {
+    let origin = home_with_witness();
+    // In the way of a disk that went back: no fresh copy, but a file that a gateway ran on.
+    let before = Home::new();
+    fs::create_dir(before.path("db")).expect("a folder");
+    fs::copy(origin.path("backups/b.db"), before.database()).expect("cp");
+    assert_eq!(before.start().stop(), 0);
+    let head = Connection::open(before.database()).expect("it opens");
+    let head: String = head.query_row("SELECT head_hash FROM chain", [], |row| row.get(0)).expect("a head");
+    let prepare = || {
+        let mut home = copy_of(&origin, &before.database());
+        home.set("AEGIS_ACCEPT_ROLLBACK", &head);
+        home
+    };
+    kill_at_each_change(prepare, |home, call| {
+        assert_eq!(home.start().stop(), 0);
+        assert_eq!(home.start().stop(), 0);
+        let recorded = last_resources(home, "restore");
+        assert_eq!(recorded.len(), 2, "killed at {call}: the restore before, and the consent: {recorded:?}");
+        assert_eq!(verified(&home.database()), 7, "killed at {call}");
+    });
+}
+
 #[test]
 fn a_kill_before_each_change_of_an_upgrade_leaves_one_that_is_upgraded() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/schema_0001.db");
@@ -317,6 +388,14 @@ fn a_kill_before_each_change_of_an_upgrade_leaves_one_that_is_upgraded() {
         assert_eq!(verified(&home.database()), expected.len() as u64 + 1, "killed at {call}");
         assert_eq!(decision_ids(&home.database()), expected, "killed at {call}");
         assert_eq!(names(home), clean(), "killed at {call}");
+        let mut before = home.snapshot("backups");
+        let is_partial = |path: &Path| path.to_string_lossy().contains(".partial-");
+        assert!(before.iter().all(|(path, _)| !is_partial(path)), "killed at {call}: swept");
+        before.retain(|(path, _)| path.extension().is_some_and(|extension| extension == "db"));
+        assert!(!before.is_empty(), "killed at {call}: no step without its backup");
+        for (path, _) in before {
+            assert_eq!(verified(&path), expected.len() as u64, "killed at {call}");
+        }
     });
 }
 

@@ -2,11 +2,13 @@
 //! and a schema changes only after a backup.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rusqlite::Connection;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::evidence::rehash;
 use crate::support::{Gateway, Home, SmallDisk, decide, verified, verify};
@@ -205,6 +207,95 @@ fn a_rollback_goes_on_when_it_is_accepted_by_its_head_and_is_recorded() {
     go_on(&home, 1, "");
     assert_eq!(against_backups(&home).0, Some(0));
     assert_eq!(verified(&home.database()), 7);
+}
+
+#[test]
+fn a_consent_that_is_left_set_accepts_no_other_rollback_and_is_recorded_once() {
+    let mut home = history();
+    cut_at(&home.database(), 5);
+    home.set("AEGIS_ACCEPT_ROLLBACK", &head_of(&home.database()).1);
+    let recorded = |home: &Home| {
+        let connection = Connection::open(home.database()).expect("it opens");
+        let count = "SELECT count(*) FROM receipts WHERE action = 'accept_rollback'";
+        connection.query_row(count, [], |row| row.get::<_, i64>(0)).expect("a count")
+    };
+    go_on(&home, 2, "c8.db");
+    go_on(&home, 2, "c10.db");
+    assert_eq!(recorded(&home), 1);
+    cut_at(&home.database(), 9);
+    assert!(home.refused().contains("is behind its own backups"));
+}
+
+#[test]
+fn an_agent_s_call_of_a_tool_named_restore_is_no_restore() {
+    let (home, elsewhere) = (Home::new(), Home::new());
+    go_on(&home, 3, "b3.db");
+    fs::create_dir(elsewhere.path("db")).expect("made");
+    fs::copy(home.database(), elsewhere.database()).expect("copied");
+    go_on(&home, 3, "b6.db");
+    let (three, six) = (head_in(&home, "b3.db.manifest.json"), head_in(&home, "b6.db.manifest.json"));
+    let gateway = elsewhere.start();
+    gateway.tool("restore", "restore", &json!({}));
+    let resource = format!("head:3:{} known:6:{} left:6:{}", three.1, six.1, six.1);
+    let body = json!({"tool": "restore", "action": "restore", "resource": resource, "mutates_state": false,
+                      "parameters": {}, "source_trust": "trusted_internal_signed"});
+    let agent = gateway.agent("a");
+    assert_eq!(gateway.authorize(&agent.token, &body.to_string()).status, 200);
+    let receipt = newest_receipt(&gateway);
+    assert_eq!((&receipt["tool"], &receipt["resource"]), (&"restore".into(), &resource.into()), "{receipt}");
+    decide(&agent, 4);
+    gateway.backup(&elsewhere, "forged.db");
+    assert_eq!(gateway.stop(), 0);
+    let text = fs::read(elsewhere.path("backups/forged.db.manifest.json")).expect("a manifest");
+    let manifest: Value = serde_json::from_slice(&text).expect("JSON");
+    assert_eq!(manifest["restores"], json!([]));
+    fs::copy(elsewhere.database(), home.database()).expect("swapped");
+    let (status, report) = against_backups(&home);
+    assert_eq!((status, &report["verdict"]), (Some(1), &"forked".into()), "{report}");
+    assert!(home.refused().contains("is on another branch than its own backups"));
+}
+
+#[test]
+fn a_restored_file_that_is_older_than_its_manifest_says_is_recorded_with_what_was_known() {
+    let home = history();
+    let gateway = home.start();
+    gateway.backup(&home, "b8.db");
+    assert_eq!(gateway.stop(), 0);
+    // The older file under the newer one's name.
+    fs::copy(home.path("backups/b3.db"), home.path("backups/b8.db")).expect("copied");
+    restore(&home, &home.path("backups/b8.db"));
+    let gateway = home.start();
+    let resource = newest_receipt(&gateway)["resource"].as_str().expect("text").to_owned();
+    assert!(resource.starts_with("head:3:") && resource.contains(" known:8:"), "{resource}");
+    assert_eq!(gateway.stop(), 0);
+}
+
+/// The gateway's command as a user that may not read everything, who owns the home.
+fn as_nobody(home: &Home) -> Command {
+    const NOBODY: u32 = 65534;
+    let mut command = home.command(&[]);
+    if fs::metadata(home.path("")).expect("it is there").uid() == 0 {
+        for path in ["", "db", "backups", "db/aegisagent.db", "db/aegisagent.db.identity", "db/admin.token"] {
+            chown(home.path(path), Some(NOBODY), Some(NOBODY)).expect("given away");
+        }
+        command.uid(NOBODY).gid(NOBODY);
+    }
+    command
+}
+
+/// Whether the database is behind its backups cannot be told then.
+#[test]
+fn a_folder_of_backups_that_cannot_be_read_refuses_the_start() {
+    let home = history();
+    fs::set_permissions(home.path("backups"), fs::Permissions::from_mode(0o000)).expect("a mode");
+    let before = home.database_files();
+    let (code, text) = home.run_to_end(as_nobody(&home));
+    assert_eq!(code, Some(3), "{text}");
+    let line = text.lines().last().expect("a line");
+    assert!(line.contains("cannot read the manifests in backups: Permission denied"), "{text}");
+    assert!(home.database_files() == before);
+    fs::set_permissions(home.path("backups"), fs::Permissions::from_mode(0o700)).expect("a mode");
+    assert_eq!(home.start().stop(), 0);
 }
 
 #[test]

@@ -24,7 +24,7 @@ use crate::store::error::Error;
 use crate::store::files;
 
 use super::database::{self, Extent};
-use super::manifest::{BackupFile, Previous};
+use super::manifest::{BackupFile, Position, Previous};
 use super::{Observer, Summary};
 use verdict::{Chain, Overall, Pin, Restore, Standing, Verdict};
 
@@ -106,6 +106,19 @@ pub struct Report<'w> {
     pub altered: Vec<Altered>,
     /// Position of the chain's last receipt.
     pub head_seq: i64,
+    /// The restores that the chain records, where a verdict depends on them.
+    restores: Vec<Restore>,
+}
+
+impl Judged<'_> {
+    /// Whether the witness says itself that its branch was begun by a restore which is not
+    /// among `own`.
+    fn left_by_restore(&self, own: &[Restore]) -> bool {
+        let is_own = |restore: &Position| {
+            own.iter().any(|own| (own.seq, &own.receipt_hash) == (restore.seq, &restore.receipt_hash))
+        };
+        self.verdict == Verdict::Forked && !self.witness.pin.restores.iter().all(is_own)
+    }
 }
 
 impl Report<'_> {
@@ -121,11 +134,16 @@ impl Report<'_> {
     }
 
     /// The chain is that of a backup on which no gateway has run: where it ends as one
-    /// of the witnesses does, those beyond its end are later, and nothing was cut off.
+    /// of the witnesses does, those beyond its end are later, and nothing was cut off. So
+    /// are those of a branch that a restore began: also of an older backup, by mistake.
     pub fn of_backup(mut self) -> Self {
         if self.seen_seq() == Some(self.head_seq) {
-            let beyond = self.judged.iter_mut().filter(|judged| judged.verdict == Verdict::Truncated);
-            beyond.for_each(|judged| judged.verdict = Verdict::Later);
+            let own = &self.restores;
+            let later = self
+                .judged
+                .iter_mut()
+                .filter(|one| one.verdict == Verdict::Truncated || one.left_by_restore(own));
+            later.for_each(|one| one.verdict = Verdict::Later);
         }
         self
     }
@@ -192,6 +210,7 @@ fn judge_view<'w>(connection: &Connection, witnesses: &'w Witnesses) -> Result<R
         unreadable: &witnesses.unreadable,
         altered: witnesses.altered_manifests(),
         head_seq: chain.head_seq,
+        restores: chain.restores,
     })
 }
 

@@ -77,6 +77,18 @@ fn a_drill_whose_gateway_does_not_start_fails_and_leaves_nothing() {
 }
 
 #[test]
+fn a_drill_in_folders_with_spaces_and_quotes_passes_and_leaves_nothing() {
+    let home = office();
+    fs::rename(home.path("backups"), home.path("the backups' \"own\" $HOME")).expect("renamed");
+    let temporary = home.path("tmp/a  b'c");
+    fs::create_dir_all(&temporary).expect("a folder");
+    let mut drill = script(&home, "drill.sh", &["--backup-dir", "the backups' \"own\" $HOME"]);
+    run(drill.env("TMPDIR", &temporary)).assert_status(0).assert_says("newest.db").assert_says("4 receipts");
+    assert_eq!(names(&temporary), [""; 0]);
+    assert!(no_gateway_is_left(&home));
+}
+
+#[test]
 fn a_drill_without_a_backup_is_status_2() {
     let home = Home::new();
     run(&mut script(&home, "drill.sh", &[])).assert_status(2).assert_says("holds no backup");

@@ -209,6 +209,23 @@ fn a_link_to_the_database_is_followed_as_the_gateway_does() {
 }
 
 #[test]
+fn a_restore_in_folders_with_spaces_and_quotes_is_a_restore() {
+    let disaster = Disaster::new();
+    let (home, db) = (&disaster.home, "the db's  \"own\"/a b $HOME.db");
+    fs::rename(home.path("backups"), home.path("the backups' own")).expect("renamed");
+    fs::create_dir(home.path("the db's  \"own\"")).expect("made");
+    fs::copy(home.path("the backups' own/before.db"), home.path(db)).expect("copied");
+    fs::write(home.path(&format!("{db}-wal")), "").expect("written");
+    let arguments = ["the backups' own/before.db", "--db", db];
+    run(&mut script(home, "restore.sh", &arguments)).assert_status(0);
+    let held = decision_ids(&home.path(db));
+    assert_eq!(held, disaster.before.iter().cloned().collect());
+    assert_eq!(verified(&home.path(db)), 3);
+    run(&mut script(home, "restore.sh", &arguments)).assert_status(0);
+    run(&mut script(home, "restore.sh", &["--repair", "--db", db])).assert_status(0);
+}
+
+#[test]
 fn bad_usage_touches_nothing() {
     let disaster = Disaster::new();
     let before = disaster.files();
@@ -323,6 +340,27 @@ fn a_backup_without_its_manifest_is_restored_only_on_demand() {
     run(&mut disaster.restore(&[])).assert_status(3).assert_says("--without-manifest");
     run(&mut disaster.restore(&["--without-manifest"])).assert_status(0);
     assert_eq!(verified(&disaster.home.database()), 3);
+}
+
+/// First an older one by mistake, and a backup was taken on that branch meanwhile.
+#[test]
+fn the_newer_backup_is_restored_after_the_older_one_was_by_mistake() {
+    let home = Home::new();
+    let gateway = home.start();
+    decide(&gateway, "a", 3);
+    gateway.backup(&home, "older.db");
+    decide(&gateway, "a", 5);
+    gateway.backup(&home, "newer.db");
+    assert_eq!(gateway.stop(), 0);
+    run(&mut script(&home, "restore.sh", &["backups/older.db"])).assert_status(0);
+    let gateway = home.start();
+    decide(&gateway, "a", 1);
+    gateway.backup(&home, "mistake.db");
+    assert_eq!(gateway.stop(), 0);
+    run(&mut script(&home, "restore.sh", &["backups/newer.db"])).assert_status(0);
+    assert_eq!(home.start().stop(), 0);
+    assert_eq!(verified(&home.database()), 9);
+    run(&mut script(&home, "restore.sh", &["backups/mistake.db"])).assert_status(0);
 }
 
 #[test]
