@@ -36,6 +36,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "initial", sql: include_str!("../../migrations/0001_initial.sql") },
     Migration { name: "approvals", sql: include_str!("../../migrations/0002_approvals.sql") },
     Migration { name: "operators", sql: include_str!("../../migrations/0003_operators.sql") },
+    Migration { name: "policies", sql: include_str!("../../migrations/0004_policies.sql") },
 ];
 
 /// The schema version of this program.
