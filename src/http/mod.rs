@@ -17,6 +17,7 @@ pub mod gate;
 mod health;
 pub mod message;
 mod operators;
+mod policies;
 mod query;
 mod receipts;
 pub mod router;

@@ -11,7 +11,7 @@ use crate::service::{Error, Gateway};
 use super::auth::{self, Caller};
 use super::error;
 use super::message::{Reply, Request, Response};
-use super::{agents, audit, authorize, backups, decisions, health, operators, receipts, tools};
+use super::{agents, audit, authorize, backups, decisions, health, operators, policies, receipts, tools};
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +92,11 @@ const ROUTES: &[Route] = {
         Route("POST", "/v1/admin/tokens", ADMIN, Needed, Now(operators::create)),
         Route("GET", "/v1/admin/tokens", ADMIN, Optional, Now(operators::list)),
         Route("POST", "/v1/admin/tokens/{id}/revoke", ADMIN, Optional, Now(operators::revoke)),
+        Route("GET", "/v1/policies", READ, Optional, Now(policies::list)),
+        Route("POST", "/v1/policies", ADMIN, Needed, Now(policies::create)),
+        Route("POST", "/v1/policies/test", ADMIN, Needed, Now(policies::test)),
+        Route("GET", "/v1/policies/{id}/versions", READ, Optional, Now(policies::versions)),
+        Route("POST", "/v1/policies/{id}/disable", ADMIN, Optional, Now(policies::disable)),
         Route("GET", "/health", Anyone, Optional, Now(health::health)),
         Route("GET", "/readyz", Anyone, Optional, Now(health::readyz)),
         Route("GET", "/livez", Anyone, Optional, Now(health::livez)),

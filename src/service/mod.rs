@@ -11,8 +11,10 @@ pub mod decisions;
 pub mod error;
 pub mod health;
 pub mod operators;
+pub mod policies;
 pub mod receipts;
 pub mod tools;
+pub mod trials;
 
 use std::sync::{Arc, Mutex};
 
@@ -39,6 +41,8 @@ pub struct Gateway {
     pub uses: operators::Uses,
     /// One long verification at a time.
     pub verifying: Mutex<()>,
+    /// One long trial of a policy at a time.
+    pub trying: Mutex<()>,
     /// What readiness watches.
     pub health: health::Health,
 }
@@ -53,6 +57,7 @@ impl Gateway {
             operator,
             uses: operators::Uses::default(),
             verifying: Mutex::default(),
+            trying: Mutex::default(),
             health: health::Health::default(),
         }
     }
