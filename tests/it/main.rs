@@ -16,6 +16,7 @@ mod guard;
 mod load;
 mod manifest;
 mod operators;
+mod policies;
 mod process;
 mod runbook;
 mod scale;
