@@ -174,6 +174,8 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::policy::document;
+    use crate::domain::policy::set::Policy;
     use crate::domain::tool::{DefaultDecision, Risk};
 
     fn action() -> ToolAction {
@@ -215,6 +217,53 @@ mod tests {
         assert_eq!(known.action_or(&names, || Found::Ok(None)), Ok(None));
         assert_eq!(known.action_or(&names, || Found::Err(())), Err(()));
         assert!(unpoisoned(&known.tables).actions.is_empty());
+    }
+
+    fn set(version: i64) -> PolicySet {
+        let text = r#"{"rules":[{"id":"r","effect":"deny","when":{}}]}"#;
+        let document = document::parse(text).expect("a document");
+        PolicySet::new(vec![Policy::new("p", version, document, text.len())])
+    }
+
+    #[test]
+    fn policies_are_in_force_until_they_are_forgotten() {
+        let known = Known::default();
+        let find = |version| known.policies_or(|| Ok::<_, ()>(Arc::new(set(version)))).expect("found");
+        let first = find(1).tag().to_owned();
+        assert_eq!(find(2).tag(), first);
+        assert_eq!(known.policies().expect("known").tag(), first);
+        known.forget();
+        assert!(known.policies().is_none());
+        assert_ne!(find(2).tag(), first);
+        let changes_meanwhile = || {
+            known.forget();
+            Ok::<_, ()>(Arc::new(set(3)))
+        };
+        known.forget();
+        known.policies_or(changes_meanwhile).expect("found");
+        assert!(known.policies().is_none());
+    }
+
+    #[test]
+    fn a_compiled_set_is_found_by_its_content_and_only_a_few_are_kept() {
+        let compiled = Compiled::default();
+        let get = |version: i64, loaded: &mut bool| {
+            let members: Vec<Member> = set(version).policies().iter().map(|one| one.member.clone()).collect();
+            let load = || {
+                *loaded = true;
+                Ok::<_, ()>(set(version))
+            };
+            compiled.set_or(&members, load).expect("loaded")
+        };
+        for (version, expected) in [(1, true), (1, false), (2, true), (1, false), (2, false)] {
+            let mut loaded = false;
+            assert_eq!(get(version, &mut loaded).tag(), set(version).tag());
+            assert_eq!(loaded, expected, "{version}");
+        }
+        for version in 3..20 {
+            get(version, &mut false);
+        }
+        assert_eq!(unpoisoned(&compiled.0).len(), COMPILED_MAX);
     }
 
     #[test]

@@ -197,20 +197,40 @@ pub fn list(connection: &Connection, limit: u32, offset: u32) -> Result<Vec<Vers
         .map_err(Error::cannot("list policies"))
 }
 
-/// Every version of a policy, newest first.
+/// Bytes of documents after which a list of versions ends early.
+const LISTED_BYTES_MAX: usize = 8 << 20;
+
+/// Versions of a policy, newest first; fewer than `limit` where they are large.
 pub fn versions(
     connection: &Connection,
     policy_key: &str,
     limit: u32,
     offset: u32,
 ) -> Result<Vec<Version>, Error> {
-    connection
-        .prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM policy_versions v WHERE policy_key = ?1 \
-             ORDER BY version DESC LIMIT ?2 OFFSET ?3"
-        ))
-        .and_then(|mut rows| rows.query_map((policy_key, limit, offset), from_row)?.collect())
+    version_rows(connection, policy_key, limit, offset)
         .map_err(Error::cannot("list the versions of a policy"))
+}
+
+fn version_rows(
+    connection: &Connection,
+    policy_key: &str,
+    limit: u32,
+    offset: u32,
+) -> rusqlite::Result<Vec<Version>> {
+    let mut rows = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM policy_versions v WHERE policy_key = ?1 \
+         ORDER BY version DESC LIMIT ?2 OFFSET ?3"
+    ))?;
+    let (mut listed, mut bytes) = (Vec::new(), 0);
+    for version in rows.query_map((policy_key, limit, offset), from_row)? {
+        let version = version?;
+        bytes += version.body.len();
+        listed.push(version);
+        if bytes > LISTED_BYTES_MAX {
+            break;
+        }
+    }
+    Ok(listed)
 }
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Version> {

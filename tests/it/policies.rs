@@ -6,6 +6,14 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use aegis_gateway::backup::Backups;
+use aegis_gateway::clock::{Clock, SystemClock};
+use aegis_gateway::domain::canon::Hash;
+use aegis_gateway::service::operators::Actor;
+use aegis_gateway::service::{self, policies};
+use aegis_gateway::startup;
+use aegis_gateway::store;
+
 use crate::support::{
     Agent, Answer, Gateway, Home, assert_failure, decide, dump, sha256, try_request, verified, verify,
 };
@@ -623,4 +631,36 @@ fn changes_at_once_make_versions_without_gaps_and_one_set_each() {
     let in_force = documents_of(&home.database(), &tag);
     assert_eq!((in_force.len(), in_force[0].1), (1, 8));
     assert_eq!(verified(&home.database()), 9);
+}
+
+#[test]
+fn a_reader_whose_view_is_old_does_not_bring_old_policies_back() {
+    let home = Home::new();
+    let clock = std::sync::Arc::new(SystemClock);
+    let started = startup::start(&home.path("a.db"), None, clock.now()).expect("a new database");
+    let backups = Backups::new(&home.path("backups"));
+    let gateway = service::Gateway::new(started.store, clock, backups, Hash::of(b"configured"));
+    let create = |rules: &[Value]| {
+        let (key, name) = ("p".to_owned(), "n".to_owned());
+        policies::create(&gateway, Actor::configured(), key, name, document(rules)).expect("created");
+    };
+    let tag = || -> String {
+        let policies = gateway.store.read(|view| gateway.store.policies(view));
+        policies.expect("read").tag().to_owned()
+    };
+    create(&[rule("first", "deny", json!({}))]);
+    let first = tag();
+    let read: Result<(), store::Error> = gateway.store.read(|view| {
+        store::policies::find_last(view, "p")?;
+        create(&[rule("second", "deny", json!({}))]);
+        assert_eq!(gateway.store.policies(view)?.tag(), first, "what this view shows");
+        Ok(())
+    });
+    read.expect("read");
+    let second = tag();
+    assert_ne!(second, first);
+    let deciding = gateway.store.write(|tx| store::policies::known(tx).map(|set| set.tag().to_owned()));
+    assert_eq!(deciding.expect("read"), second);
+    gateway.store.close().expect("closed");
+    started.guard.release().expect("released");
 }
