@@ -17,7 +17,7 @@ use std::sync::{Arc, LazyLock};
 
 use super::document::Document;
 use super::glob::Glob;
-use super::{BUILTIN_VERSION, Question, Rule, builtin};
+use super::{BUILTIN_VERSION, Outcome, Question, Rule, builtin};
 use crate::domain::canon::{self, Hash};
 use crate::domain::json::{Json, Number};
 
@@ -205,11 +205,14 @@ impl PolicySet {
         self.policies.iter().map(|policy| &policy.member).eq(members)
     }
 
-    /// Every rule, built in or not, whose conditions hold as far as is known without the
-    /// call's parameters.
+    /// Every rule, built in or not, that may apply and matter for all that is known without
+    /// the call's parameters. An `allow` never matters.
     pub fn undecided(&self, question: &Question<'_>) -> Vec<&Named> {
-        let undecided =
-            |rule: &Rule| !rule.when.parameters.is_empty() && rule.when.hold_but_for_parameters(question);
+        let undecided = |rule: &Rule| {
+            rule.effect > Outcome::Allow
+                && !rule.when.parameters.is_empty()
+                && rule.when.hold_but_for_parameters(question)
+        };
         let mut found = self.pack.filtered(question, undecided);
         found.extend(self.rules.filtered(question, undecided));
         found

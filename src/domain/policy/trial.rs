@@ -117,3 +117,134 @@ fn is_same(one: &Verdict, other: &Verdict) -> bool {
         && one.approver_group == other.approver_group
         && one.redacted_fields == other.redacted_fields
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::agent::{Agent, AgentStatus, Profile, RiskTier};
+    use crate::domain::json::{Json, parse};
+    use crate::domain::policy::document;
+    use crate::domain::policy::set::Policy;
+    use crate::domain::tool::{DefaultDecision, Risk, ToolAction};
+
+    fn agent() -> Agent {
+        Agent {
+            id: "a".into(),
+            agent_key: "k".into(),
+            name: "n".into(),
+            environment: "production".into(),
+            risk_tier: RiskTier::Low,
+            status: AgentStatus::Active,
+            profile: Profile::default(),
+            frozen_reason: None,
+            quarantined_at: None,
+            force_approval: false,
+            allowed_environments: Vec::new(),
+            created_at: String::new(),
+            updated_at: String::new(),
+        }
+    }
+
+    fn read() -> ToolAction {
+        ToolAction {
+            action_key: "a".into(),
+            description: None,
+            risk: Risk::Low,
+            mutates_state: false,
+            approval_required: false,
+            default_decision: DefaultDecision::Policy,
+            data_access: None,
+        }
+    }
+
+    /// A policy `p` beside another; without rules there is none.
+    fn set(rules: &str) -> PolicySet {
+        const OTHER: &str = r#"{"id":"o","effect":"deny","when":{"parameters":{"danger":true}}}"#;
+        let policy = |key: &str, rules: &str| {
+            let document = document::parse(&format!(r#"{{"rules":[{rules}]}}"#)).expect(rules);
+            Policy::new(key, 1, document, 0)
+        };
+        let own = (!rules.is_empty()).then(|| policy("p", rules));
+        PolicySet::new(std::iter::once(policy("other", OTHER)).chain(own).collect())
+    }
+
+    fn call(parameters: Json) -> ToolCall {
+        ToolCall { tool: "t".into(), action: "a".into(), resource: None, mutates_state: false, parameters }
+    }
+
+    fn with_facts<T>(run: impl FnOnce(&Facts<'_>) -> T) -> T {
+        let (agent, action, policies) = (agent(), read(), PolicySet::default());
+        run(&Facts {
+            agent: &agent,
+            registered: Some(&action),
+            environment: "production",
+            effective_trust: "unknown",
+            tool_key: "t",
+            action_key: "a",
+            policies: &policies,
+        })
+    }
+
+    const DENY: &str = r#"{"id":"r","effect":"deny","when":{}}"#;
+    const DENY_ELSEWHERE: &str = r#"{"id":"r","effect":"deny","when":{"tool":"u"}}"#;
+    const DENY_ONE: &str = r#"{"id":"r","effect":"deny","when":{"parameters":{"n":1}}}"#;
+    const DENY_TWO: &str = r#"{"id":"r","effect":"deny","when":{"parameters":{"n":2}}}"#;
+    const ALLOW_ONE: &str = r#"{"id":"r","effect":"allow","when":{"parameters":{"n":1}}}"#;
+
+    #[derive(Debug, PartialEq)]
+    enum Said {
+        Same,
+        Changed,
+        CannotTell,
+    }
+
+    fn said(trial: &Trial) -> Said {
+        match trial {
+            Trial::Same => Said::Same,
+            Trial::Changed { .. } => Said::Changed,
+            Trial::CannotTell { .. } => Said::CannotTell,
+        }
+    }
+
+    #[test]
+    fn without_parameters_it_is_said_what_is_certain_and_nothing_else() {
+        for (now, then, expected) in [
+            ("", "", Said::Same),
+            ("", DENY_ELSEWHERE, Said::Same),
+            // Another policy may have denied it already.
+            ("", DENY, Said::CannotTell),
+            (DENY, "", Said::CannotTell),
+            (DENY, DENY, Said::Same),
+            ("", DENY_ONE, Said::CannotTell),
+            (DENY_ONE, DENY_ONE, Said::Same),
+            (DENY_ONE, DENY_TWO, Said::CannotTell),
+            (DENY_ONE, DENY, Said::CannotTell),
+            (DENY_ONE, DENY_ELSEWHERE, Said::CannotTell),
+            ("", ALLOW_ONE, Said::Same),
+        ] {
+            let sets = Sets::new(set(now), set(then));
+            let trial = with_facts(|facts| sets.compare_without_parameters(&call(Json::Null), facts));
+            assert_eq!(said(&trial), expected, "{now} {then}");
+        }
+        let alone = Sets::new(PolicySet::default(), set(DENY).with("other", None));
+        let trial = with_facts(|facts| alone.compare_without_parameters(&call(Json::Null), facts));
+        assert_eq!(said(&trial), Said::Changed);
+    }
+
+    #[test]
+    fn what_is_said_of_a_record_is_true_of_every_call_that_it_may_have_been() {
+        let documents = ["", DENY, DENY_ELSEWHERE, DENY_ONE, DENY_TWO, ALLOW_ONE];
+        for (now, then) in documents.iter().flat_map(|now| documents.iter().map(move |then| (now, then))) {
+            let sets = Sets::new(set(now), set(then));
+            let recorded = with_facts(|facts| sets.compare_without_parameters(&call(Json::Null), facts));
+            for parameters in
+                ["{}", r#"{"n":1}"#, r#"{"n":2}"#, r#"{"danger":true}"#, r#"{"n":1,"danger":true}"#]
+            {
+                let whole = call(parse(parameters.as_bytes()).expect("JSON"));
+                let trial = with_facts(|facts| sets.compare(&whole, facts));
+                let certain = said(&recorded) != Said::CannotTell;
+                assert!(!certain || said(&recorded) == said(&trial), "{now} {then} {parameters}");
+            }
+        }
+    }
+}
