@@ -1,13 +1,14 @@
 //! Deciding.
 //!
-//! [`decide`] is the whole of the judgement: a pure function of the call, the agent
-//! and what the operator registered. The result is the most restrictive outcome of
-//! every rule that applies; nothing that a caller sends can loosen what the
-//! operator registered.
+//! [`decide`] is the whole of the judgement: a pure function of the call, the agent,
+//! what the operator registered, and the policies in force. The result is the most
+//! restrictive outcome of every rule that applies; nothing that a caller sends can loosen
+//! what the operator registered, and no policy what the built-in pack asks for.
 
 use super::action::ToolCall;
 use super::agent::{Agent, AgentStatus};
-use super::policy::{BUILTIN, Outcome, Question, SECURITY_REVIEWERS};
+use super::policy::set::{Named, united};
+use super::policy::{Outcome, PolicySet, Question, SECURITY_REVIEWERS};
 use super::tool::{DefaultDecision, Risk, ToolAction};
 use super::trust::TrustLevel;
 
@@ -26,6 +27,24 @@ pub struct Facts<'a> {
     pub tool_key: &'a str,
     /// Normalised name of the action.
     pub action_key: &'a str,
+    /// The policies in force.
+    pub policies: &'a PolicySet,
+}
+
+impl<'a> Facts<'a> {
+    /// What the rules may look at.
+    pub fn question(&self, call: &'a ToolCall) -> Question<'a> {
+        Question {
+            call,
+            tool_key: self.tool_key,
+            action_key: self.action_key,
+            agent_key: &self.agent.agent_key,
+            mutating: call.mutates_state || self.registered.is_some_and(|action| action.mutates_state),
+            trust: TrustLevel::of(self.effective_trust),
+            tier: self.agent.risk_tier,
+            environment: self.environment,
+        }
+    }
 }
 
 /// The judgement on one call.
@@ -53,8 +72,8 @@ pub struct Verdict {
 
 /// Judges `call`.
 pub fn decide(call: &ToolCall, facts: &Facts<'_>) -> Verdict {
-    let trust = TrustLevel::of(facts.effective_trust);
-    let mutating = call.mutates_state || facts.registered.is_some_and(|action| action.mutates_state);
+    let question = facts.question(call);
+    let mutating = question.mutating;
     let mut found = Findings::default();
     let risk = if facts.agent.status != AgentStatus::Active {
         let status = facts.agent.status;
@@ -62,37 +81,33 @@ pub fn decide(call: &ToolCall, facts: &Facts<'_>) -> Verdict {
         Risk::Critical
     } else if let Some(action) = facts.registered {
         found.apply_environment(facts);
-        found.apply_pack(&Question {
-            call,
-            tool_key: facts.tool_key,
-            action_key: facts.action_key,
-            mutating,
-            trust,
-            tier: facts.agent.risk_tier,
-        });
+        found.apply_pack(facts.policies.pack().applying(&question));
         found.apply_registration(action);
         if facts.agent.force_approval {
             found.require_approval("agent_force_approval", "every call of this agent needs an approval");
         }
+        found.own = facts.policies.rules().applying(&question);
         action.risk
     } else {
         found.add("mcp_unknown_tool", Outcome::Deny, "the tool and action are not registered");
         Risk::Low
     };
     let risk_score = if facts.agent.status == AgentStatus::Active { risk.score() } else { 100 };
-    let composite = risk_score + if mutating { 15 } else { 0 } + trust.risk_penalty();
+    let composite = risk_score + if mutating { 15 } else { 0 } + question.trust.risk_penalty();
     Verdict { mutating, ..found.into_verdict(risk_score, risk, composite.clamp(0, 100)) }
 }
 
 /// What the rules said so far.
 #[derive(Default)]
-struct Findings {
+struct Findings<'a> {
     all: Vec<(String, Outcome, String)>,
-    approver_group: Option<&'static str>,
-    redacted_fields: Vec<String>,
+    approver_group: Option<&'a str>,
+    redacting: Vec<&'a Named>,
+    /// The operator's rules that apply, in the order of their policies and documents.
+    own: Vec<&'a Named>,
 }
 
-impl Findings {
+impl<'a> Findings<'a> {
     fn add(&mut self, id: &str, outcome: Outcome, reason: &str) {
         self.all.push((id.to_owned(), outcome, reason.to_owned()));
     }
@@ -109,11 +124,11 @@ impl Findings {
         }
     }
 
-    fn apply_pack(&mut self, question: &Question<'_>) {
-        for rule in BUILTIN.iter().filter(|rule| (rule.applies)(question)) {
-            self.add(rule.id, rule.outcome, rule.reason);
-            self.approver_group = rule.approver_group.or(self.approver_group);
-            self.redacted_fields.extend(rule.redacted_fields.iter().map(|&field| field.to_owned()));
+    fn apply_pack(&mut self, applying: Vec<&'a Named>) {
+        for named in applying {
+            self.add(&named.name, named.rule.effect, &named.reason());
+            self.approver_group = named.rule.approver_group.as_deref().or(self.approver_group);
+            self.redacting.push(named);
         }
     }
 
@@ -135,21 +150,29 @@ impl Findings {
         }
     }
 
-    /// The most restrictive outcome, with the rules that asked for it.
+    /// The most restrictive outcome, with the rules that asked for it. Among those, the
+    /// operator's first rule gives the reason and the group: it knows the case best.
     fn into_verdict(self, risk_score: i64, risk_level: Risk, composite_risk_score: i64) -> Verdict {
-        // No rule at all is no permission.
-        let outcome = self.all.iter().map(|(_, outcome, _)| *outcome).max().unwrap_or(Outcome::Deny);
+        let own = self.own.iter().map(|named| named.rule.effect);
+        // No rule at all is no permission; one of the operator's alone is none either.
+        let least = self.all.iter().map(|(_, outcome, _)| *outcome).max().unwrap_or(Outcome::Deny);
+        let outcome = own.fold(least, Outcome::max);
         let deciding = || self.all.iter().filter(|(_, of, _)| *of == outcome);
-        let reason = deciding().next_back().map_or("no rule applies", |(_, _, reason)| reason);
-        let needs_approval = outcome == Outcome::RequireApproval;
-        let group = self.approver_group.filter(|_| needs_approval);
+        let own = || self.own.iter().filter(|named| named.rule.effect == outcome);
+        let builtin = || deciding().next_back().map_or("no rule applies", |(_, _, reason)| reason).to_owned();
+        let group = own().find_map(|named| named.rule.approver_group.as_deref()).or(self.approver_group);
+        let group = (outcome == Outcome::RequireApproval).then(|| group.unwrap_or(SECURITY_REVIEWERS));
+        let redacting = self.redacting.iter().chain(&self.own).map(|named| &*named.rule);
         Verdict {
             outcome,
             mutating: false,
-            reason: reason.to_owned(),
-            matched_policies: deciding().map(|(id, _, _)| id.clone()).collect(),
+            reason: own().next().map_or_else(builtin, |named| named.reason()),
+            matched_policies: deciding()
+                .map(|(id, _, _)| id.clone())
+                .chain(own().map(|named| named.name.clone()))
+                .collect(),
             approver_group: group.map(str::to_owned),
-            redacted_fields: if outcome == Outcome::Redact { self.redacted_fields } else { Vec::new() },
+            redacted_fields: if outcome == Outcome::Redact { united(redacting) } else { Vec::new() },
             risk_score,
             risk_level,
             composite_risk_score,
@@ -163,6 +186,8 @@ mod tests {
     use crate::domain::agent::{Profile, RiskTier};
     use crate::domain::identifier::normalize;
     use crate::domain::json::Json;
+    use crate::domain::policy::document;
+    use crate::domain::policy::set::Policy;
 
     fn agent(tier: RiskTier) -> Agent {
         Agent {
@@ -201,6 +226,16 @@ mod tests {
     }
 
     fn judge(call: &ToolCall, agent: &Agent, registered: Option<&ToolAction>, trust: &str) -> Verdict {
+        judge_by(&PolicySet::default(), call, agent, registered, trust)
+    }
+
+    fn judge_by(
+        policies: &PolicySet,
+        call: &ToolCall,
+        agent: &Agent,
+        registered: Option<&ToolAction>,
+        trust: &str,
+    ) -> Verdict {
         let facts = Facts {
             agent,
             registered,
@@ -208,6 +243,7 @@ mod tests {
             effective_trust: trust,
             tool_key: &normalize(&call.tool),
             action_key: &normalize(&call.action),
+            policies,
         };
         decide(call, &facts)
     }
@@ -330,5 +366,150 @@ mod tests {
         assert_eq!((verdict.risk_score, verdict.composite_risk_score), (95, 100));
         let verdict = judge(&call("t", "x", true), &agent(RiskTier::Low), Some(&registered(true)), LEVELS[0]);
         assert_eq!((verdict.risk_score, verdict.composite_risk_score), (10, 25));
+    }
+
+    /// Policies `a`, `b`, … with these rules.
+    fn set(documents: &[&str]) -> PolicySet {
+        let policy = |(number, rules): (usize, &&str)| {
+            let text = format!(r#"{{"rules":[{rules}]}}"#);
+            let document = document::parse(&text).unwrap_or_else(|error| panic!("{rules}: {error}"));
+            Policy::new(["a", "b", "c"][number], 1, document, text.len())
+        };
+        PolicySet::new(documents.iter().enumerate().map(policy).collect())
+    }
+
+    #[test]
+    fn the_most_restrictive_rule_decides_and_the_first_of_its_kind_says_why() {
+        let policies = set(&[
+            r#"{"id":"1","effect":"allow","when":{},"reason":"fine"},
+               {"id":"2","effect":"require_approval","when":{"tool":"t"},"approver_group":"finance"},
+               {"id":"3","effect":"require_approval","when":{"action":"x"},"approver_group":"ops","reason":"3rd"}"#,
+            r#"{"id":"1","effect":"require_approval","when":{"resource":"*"}},
+               {"id":"2","effect":"deny","when":{"tool":"u"},"reason":"not u"}"#,
+        ]);
+        let low = agent(RiskTier::Low);
+        let judge = |call: &ToolCall| judge_by(&policies, call, &low, Some(&registered(false)), LEVELS[0]);
+        let verdict = judge(&call("t", "x", true));
+        assert_eq!(verdict.outcome, Outcome::RequireApproval);
+        assert_eq!(verdict.matched_policies, ["a/2", "a/3", "b/1"]);
+        assert_eq!(verdict.reason, "rule a/2 applies");
+        assert_eq!(verdict.approver_group.as_deref(), Some("finance"));
+        let verdict = judge(&call("other", "x", true));
+        assert_eq!((verdict.reason.as_str(), verdict.approver_group.as_deref()), ("3rd", Some("ops")));
+        let verdict = judge(&call("other", "y", true));
+        assert_eq!(verdict.matched_policies, ["b/1"]);
+        assert_eq!(verdict.approver_group.as_deref(), Some(SECURITY_REVIEWERS));
+        let verdict = judge(&call("u", "x", true));
+        assert_eq!((verdict.outcome, verdict.approver_group), (Outcome::Deny, None));
+        assert_eq!((verdict.matched_policies, verdict.reason.as_str()), (vec!["b/2".to_owned()], "not u"));
+    }
+
+    #[test]
+    fn an_allow_names_itself_and_takes_nothing_back() {
+        let policies = set(&[r#"{"id":"all","effect":"allow","when":{},"reason":"anything goes"}"#]);
+        for (trust, mutating) in LEVELS.iter().flat_map(|trust| [(trust, false), (trust, true)]) {
+            for tier in [RiskTier::Low, RiskTier::High] {
+                let (call, agent, action) = (call("t", "x", mutating), agent(tier), registered(false));
+                let plain = judge(&call, &agent, Some(&action), trust);
+                let mut expected = plain.clone();
+                if plain.outcome == Outcome::Allow {
+                    expected.matched_policies.push("a/all".to_owned());
+                    expected.reason = "anything goes".to_owned();
+                }
+                assert_eq!(judge_by(&policies, &call, &agent, Some(&action), trust), expected, "{trust}");
+            }
+        }
+    }
+
+    #[test]
+    fn redacted_fields_are_united_and_named_once() {
+        let policies = set(&[r#"{"id":"1","effect":"redact","when":{},"redact_fields":["iban","token"]},
+               {"id":"2","effect":"redact","when":{"tool":"secrets"},"redact_fields":["iban","pin"]}"#]);
+        let (low, action) = (agent(RiskTier::Low), registered(false));
+        let rotate = call("secrets", "rotate_credential", false);
+        let verdict = judge_by(&policies, &rotate, &low, Some(&action), LEVELS[0]);
+        assert_eq!(verdict.redacted_fields, ["api_key", "password", "secret", "token", "iban", "pin"]);
+        assert_eq!(verdict.matched_policies, ["credential_read_redacted", "a/1", "a/2"]);
+        let names = verdict.matched_policies.iter().map(String::as_str);
+        assert_eq!(policies.fields_of(names), verdict.redacted_fields);
+    }
+
+    #[test]
+    fn no_rule_is_asked_for_a_stopped_agent_or_an_unregistered_call() {
+        let policies =
+            set(&[r#"{"id":"1","effect":"allow","when":{}},{"id":"2","effect":"deny","when":{}}"#]);
+        let (low, call) = (agent(RiskTier::Low), call("t", "x", false));
+        assert_eq!(judge_by(&policies, &call, &low, None, LEVELS[0]), judge(&call, &low, None, LEVELS[0]));
+        let frozen = Agent { status: AgentStatus::Frozen, ..low };
+        let action = registered(false);
+        assert_eq!(
+            judge_by(&policies, &call, &frozen, Some(&action), LEVELS[0]),
+            judge(&call, &frozen, Some(&action), LEVELS[0])
+        );
+    }
+
+    /// Numbers that look random and are the same every time (Marsaglia's xorshift).
+    struct Numbers(u64);
+
+    impl Numbers {
+        fn below(&mut self, end: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            usize::try_from(self.0 >> 33).expect("31 bits") % end
+        }
+
+        fn one_of<'a>(&mut self, of: &[&'a str]) -> &'a str {
+            of[self.below(of.len())]
+        }
+
+        fn rule(&mut self, id: usize) -> String {
+            let effect = self.one_of(&["allow", "allow", "redact", "require_approval", "deny"]);
+            let fields = if effect == "redact" { r#","redact_fields":["f"]"# } else { "" };
+            let choices: [&[&str]; 8] = [
+                &[r#""tool":"t""#, r#""tool":"*""#, r#""tool":"git*""#, r#""tool":["t","secrets"]"#],
+                &[r#""action":"x""#, r#""action":"?""#, r#""action":"merge_*""#],
+                &[r#""mutates_state":true"#, r#""mutates_state":false"#],
+                &[r#""source_trust":"unknown""#, r#""source_trust":["trusted_internal_signed","unknown"]"#],
+                &[r#""risk_tier":"low""#, r#""risk_tier":["high","low"]"#],
+                &[r#""environment":"prod*""#, r#""environment":"staging""#],
+                &[r#""agent":"k""#, r#""agent":"?x*""#],
+                &[r#""parameters":{"base_branch":"main"}"#, r#""parameters":{"/base_branch":"dev"}"#],
+            ];
+            let chosen: Vec<&&[&str]> = choices.iter().filter(|_| self.below(4) == 0).collect();
+            let when: Vec<&str> = chosen.into_iter().map(|members| self.one_of(members)).collect();
+            let when = when.join(",");
+            format!(r#"{{"id":"r{id}","effect":"{effect}","when":{{{when}}}{fields}}}"#)
+        }
+    }
+
+    #[test]
+    fn no_document_loosens_what_is_decided_without_it() {
+        let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
+        let mut tightened = 0;
+        for _ in 0..400 {
+            let rules: Vec<String> = (0..=numbers.below(8)).map(|id| numbers.rule(id)).collect();
+            // What could never apply is refused, which is tried elsewhere.
+            let Ok(document) = document::parse(&format!(r#"{{"rules":[{}]}}"#, rules.join(","))) else {
+                continue;
+            };
+            let policies = PolicySet::new(vec![Policy::new("a", 1, document, 0)]);
+            for trust in LEVELS {
+                for (tool, action) in [("t", "x"), ("github", "merge_pull_request"), ("secrets", "y")] {
+                    for (tier, mutating) in
+                        [(RiskTier::Low, true), (RiskTier::High, true), (RiskTier::Low, false)]
+                    {
+                        let (call, agent) = (call(tool, action, mutating), agent(tier));
+                        let plain = judge(&call, &agent, Some(&registered(false)), trust);
+                        let verdict = judge_by(&policies, &call, &agent, Some(&registered(false)), trust);
+                        assert!(verdict.outcome >= plain.outcome, "{rules:?} {call:?} {trust}");
+                        let untrusted = mutating && TrustLevel::of(trust) > TrustLevel::Customer;
+                        assert!(!untrusted || verdict.outcome == Outcome::Deny, "{rules:?} {trust}");
+                        tightened += usize::from(verdict.outcome > plain.outcome);
+                    }
+                }
+            }
+        }
+        assert!(tightened > 1000, "the documents do something: {tightened}");
     }
 }

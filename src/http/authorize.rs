@@ -109,7 +109,8 @@ fn question(call: &Call<'_>) -> Result<(Hash, service::Request), Error> {
     Ok((token, decode(&object(call.request)?)?))
 }
 
-fn decode(body: &Json) -> Result<service::Request, Error> {
+/// Either form as a question.
+pub(crate) fn decode(body: &Json) -> Result<service::Request, Error> {
     let top: Top = from_json(body)?;
     if top.nonce.is_some() || top.timestamp.is_some() {
         // Ignoring them would let a caller believe in a protection that is not there.

@@ -19,6 +19,7 @@ mod health;
 mod lifecycle;
 pub mod message;
 mod operators;
+mod policies;
 mod query;
 mod receipts;
 pub mod router;

@@ -12,8 +12,8 @@ use super::auth::{self, Caller};
 use super::error;
 use super::message::{Reply, Request, Response};
 use super::{
-    agents, approvals, audit, authorize, backups, decisions, health, lifecycle, operators, receipts, stats,
-    tools,
+    agents, approvals, audit, authorize, backups, decisions, health, lifecycle, operators, policies,
+    receipts, stats, tools,
 };
 
 /// Who may use a route.
@@ -118,6 +118,11 @@ const ROUTES: &[Route] = {
         Route("GET", "/v1/stats", READ, Optional, Now(stats::stats)),
         Route("GET", "/v1/admin/db-stats", READ, Optional, Now(stats::sizes)),
         Route("GET", "/v1/version", Anyone, Optional, Now(stats::version)),
+        Route("GET", "/v1/policies", READ, Optional, Now(policies::list)),
+        Route("POST", "/v1/policies", ADMIN, Needed, Now(policies::create)),
+        Route("POST", "/v1/policies/test", ADMIN, Needed, Now(policies::test)),
+        Route("GET", "/v1/policies/{id}/versions", READ, Optional, Now(policies::versions)),
+        Route("POST", "/v1/policies/{id}/disable", ADMIN, Optional, Now(policies::disable)),
         Route("GET", "/health", Anyone, Optional, Now(health::health)),
         Route("GET", "/readyz", Anyone, Optional, Now(health::readyz)),
         Route("GET", "/livez", Anyone, Optional, Now(health::livez)),

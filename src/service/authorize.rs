@@ -16,14 +16,14 @@ use crate::domain::audit::{Event, EventType};
 use crate::domain::canon::Hash;
 use crate::domain::decision::{Facts, Verdict, decide};
 use crate::domain::identifier::normalize;
-use crate::domain::policy::{self, BUILTIN_VERSION, Outcome};
+use crate::domain::policy::{Outcome, PolicySet};
 use crate::domain::record::Decision;
 use crate::domain::time::Timestamp;
 use crate::domain::tool::{Risk, ToolAction};
 use crate::domain::trust::less_trusted;
 use crate::entropy;
 use crate::store::receipts::{Appended, Entry};
-use crate::store::{Tx, agents, approvals, audit, decisions, receipts, tools};
+use crate::store::{Store, Tx, agents, approvals, audit, decisions, policies, receipts, tools};
 
 use super::{Error, Gateway, admission};
 
@@ -118,7 +118,8 @@ where
         Err(error) => return done(Err(error)),
     };
     if prepared.request.dry_run {
-        return done(gateway.store.read(|connection| prepared.answer_dry_run(connection, now)));
+        let store = &gateway.store;
+        return done(store.read(|connection| prepared.answer_dry_run(store, connection, now)));
     }
     gateway.store.write_then(move |tx| prepared.answer(tx, now), done);
 }
@@ -160,9 +161,10 @@ impl Prepared {
             return replay(tx, prior, now);
         }
         let registered = tools::known_action(tx, &self.names)?;
-        let verdict = self.decide(&agent, registered.as_deref());
+        let policies = policies::known(tx)?;
+        let verdict = self.decide(&agent, registered.as_deref(), &policies);
         let at = receipts::next_time(tx, now);
-        let decision = self.record_of(&agent, &verdict, at);
+        let decision = self.record_of(&agent, &verdict, policies.tag(), at);
         let receipt = append_receipt(tx, &decision, &self.ids.receipt)?;
         decisions::insert(tx, receipt.seq, &decision)?;
         if agent.status != AgentStatus::Active {
@@ -172,12 +174,18 @@ impl Prepared {
         Ok(authorization(decision, verdict, approval, Some(receipt), false))
     }
 
-    fn answer_dry_run(&self, connection: &Connection, now: Timestamp) -> Result<Authorization, Error> {
+    fn answer_dry_run(
+        &self,
+        store: &Store,
+        connection: &Connection,
+        now: Timestamp,
+    ) -> Result<Authorization, Error> {
         let agent = agents::find_by_token(connection, self.token)?.ok_or(Error::Unauthorized)?;
         self.check_agent(&agent)?;
         let registered = tools::find_action(connection, &self.names.0, &self.names.1)?;
-        let verdict = self.decide(&agent, registered.as_ref());
-        let decision = self.record_of(&agent, &verdict, now);
+        let policies = store.policies(connection)?;
+        let verdict = self.decide(&agent, registered.as_ref(), &policies);
+        let decision = self.record_of(&agent, &verdict, policies.tag(), now);
         Ok(authorization(decision, verdict, None, None, true))
     }
 
@@ -213,7 +221,7 @@ impl Prepared {
         })
     }
 
-    fn decide(&self, agent: &Agent, registered: Option<&ToolAction>) -> Verdict {
+    fn decide(&self, agent: &Agent, registered: Option<&ToolAction>, policies: &PolicySet) -> Verdict {
         let facts = Facts {
             agent,
             registered,
@@ -221,6 +229,7 @@ impl Prepared {
             effective_trust: self.effective_trust(),
             tool_key: &self.names.0,
             action_key: &self.names.1,
+            policies,
         };
         decide(&self.request.call, &facts)
     }
@@ -233,7 +242,7 @@ impl Prepared {
         self.request.environment.as_deref().unwrap_or(&agent.environment)
     }
 
-    fn record_of(&self, agent: &Agent, verdict: &Verdict, at: Timestamp) -> Decision {
+    fn record_of(&self, agent: &Agent, verdict: &Verdict, tag: &str, at: Timestamp) -> Decision {
         let request = &self.request;
         let call = &request.call;
         Decision {
@@ -253,7 +262,7 @@ impl Prepared {
             outcome: verdict.outcome,
             reason: verdict.reason.clone(),
             matched_policy_ids: verdict.matched_policies.join(","),
-            policy_version: BUILTIN_VERSION.to_owned(),
+            policy_version: tag.to_owned(),
             risk_score: verdict.risk_score,
             composite_risk_score: verdict.composite_risk_score,
             // An agent that may not act leaves its request's name to be used again.
@@ -345,7 +354,10 @@ fn replay(tx: &Tx<'_>, prior: Decision, now: Timestamp) -> Result<Authorization,
     let approval = approvals::find_by_decision(tx.connection(), &prior.id)?;
     let approval = approval.map(|approval| asked(approval, receipts::next_time(tx, now)));
     let redacted_fields = match prior.outcome {
-        Outcome::Redact => policy::redacted_fields(prior.matched_policy_ids.split(',')),
+        // By the rules that decided, whatever is in force now.
+        Outcome::Redact => {
+            policies::find_set(tx, &prior.policy_version)?.fields_of(prior.matched_policy_ids.split(','))
+        }
         Outcome::Allow | Outcome::RequireApproval | Outcome::Deny => Vec::new(),
     };
     Ok(Authorization {

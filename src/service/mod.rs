@@ -16,9 +16,11 @@ pub mod housekeeping;
 pub mod lifecycle;
 pub mod limits;
 pub mod operators;
+pub mod policies;
 pub mod receipts;
 pub mod stats;
 pub mod tools;
+pub mod trials;
 
 use std::sync::{Arc, Mutex};
 
@@ -46,6 +48,8 @@ pub struct Gateway {
     pub uses: operators::Uses,
     /// One long verification at a time.
     pub verifying: Mutex<()>,
+    /// One long trial of a policy at a time.
+    pub trying: Mutex<()>,
     /// What readiness watches.
     pub health: health::Health,
     /// How often is too often.
@@ -66,6 +70,7 @@ impl Gateway {
             operator,
             uses: operators::Uses::default(),
             verifying: Mutex::default(),
+            trying: Mutex::default(),
             health: health::Health::default(),
             limits: limits::Limits::default(),
             approval_ttl_seconds: approval::TTL_SECONDS_DEFAULT,

@@ -31,7 +31,7 @@ use rusqlite::Connection;
 use crate::sync::unpoisoned;
 
 use super::error::Error;
-use super::known::Known;
+use super::known::{Compiled, Known};
 use super::migrate;
 use super::receipts::Head;
 use super::watch::Watch;
@@ -88,13 +88,18 @@ impl Tx<'_> {
         self.connection
     }
 
-    /// What is known of agents, operators and tools; `None` once this transaction has changed
+    /// Policies by their content, which is right whatever changed.
+    pub(super) fn compiled(&self) -> &Compiled {
+        self.known.compiled()
+    }
+
+    /// What is known of agents, operators, tools and policies; `None` once this transaction has changed
     /// them, since nobody may learn of a change before it is committed.
     pub(super) fn known(&self) -> Option<&Known> {
         (!*self.registry_changed).then_some(self.known)
     }
 
-    /// To be called by whoever changes agents, operators or tools.
+    /// To be called by whoever changes agents, operators, tools or policies.
     pub(super) fn changes_registry(&mut self) {
         *self.registry_changed = true;
     }

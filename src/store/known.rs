@@ -1,5 +1,6 @@
 //! What the hot path looks up with every request, kept in memory and never stale:
-//! agents and operators by their token, and registered actions by their names.
+//! agents and operators by their token, registered actions by their names, and the
+//! policies in force.
 //!
 //! # Why it cannot be stale
 //! - Every committed change to one of the tables, and every change that somebody else made
@@ -17,6 +18,8 @@ use std::sync::{Arc, Mutex};
 use crate::domain::agent::Agent;
 use crate::domain::canon::Hash;
 use crate::domain::operator::Operator;
+use crate::domain::policy::PolicySet;
+use crate::domain::policy::set::Member;
 use crate::domain::tool::ToolAction;
 
 use crate::sync::unpoisoned;
@@ -24,10 +27,44 @@ use crate::sync::unpoisoned;
 /// Entries of each kind; beyond it everything is forgotten, which is always right.
 const ENTRIES_MAX: usize = 10_000;
 
+/// Compiled sets of policies that are kept: the one in force, and the last before it, by
+/// which requests that come again were decided.
+const COMPILED_MAX: usize = 4;
+
 /// The memory, shared by the writer and whoever authenticates.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     tables: Mutex<Tables>,
+    compiled: Compiled,
+}
+
+/// Sets of policies by what they are made of. A set names every document by its hash, so
+/// what is here is never stale, committed or not: it is only not in force.
+#[derive(Debug, Default)]
+pub(crate) struct Compiled(Mutex<Vec<Arc<PolicySet>>>);
+
+impl Compiled {
+    /// The set of these versions; `load` makes it where it is not kept.
+    pub(crate) fn set_or<E>(
+        &self,
+        members: &[Member],
+        load: impl FnOnce() -> Result<PolicySet, E>,
+    ) -> Result<Arc<PolicySet>, E> {
+        let kept = unpoisoned(&self.0).iter().find(|set| set.is_of(members)).cloned();
+        if let Some(set) = kept {
+            return Ok(set);
+        }
+        let set = Arc::new(load()?);
+        self.keep(Arc::clone(&set));
+        Ok(set)
+    }
+
+    /// Keeps a set that was just made.
+    pub(crate) fn keep(&self, set: Arc<PolicySet>) {
+        let mut kept = unpoisoned(&self.0);
+        kept.insert(0, set);
+        kept.truncate(COMPILED_MAX);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +74,7 @@ struct Tables {
     agents: HashMap<Hash, Arc<Agent>>,
     operators: HashMap<Hash, Arc<Operator>>,
     actions: HashMap<(String, String), Arc<ToolAction>>,
+    policies: Option<Arc<PolicySet>>,
 }
 
 impl Known {
@@ -65,6 +103,37 @@ impl Known {
         find: impl FnOnce() -> Result<Option<ToolAction>, E>,
     ) -> Result<Option<Arc<ToolAction>>, E> {
         self.known_or(|tables| &mut tables.actions, names, find)
+    }
+
+    /// The policies in force, where they are known.
+    pub(crate) fn policies(&self) -> Option<Arc<PolicySet>> {
+        unpoisoned(&self.tables).policies.clone()
+    }
+
+    /// The same; `find` looks them up where they are not known, on a view that must not
+    /// begin before this is called.
+    pub(crate) fn policies_or<E>(
+        &self,
+        find: impl FnOnce() -> Result<Arc<PolicySet>, E>,
+    ) -> Result<Arc<PolicySet>, E> {
+        let since = {
+            let tables = unpoisoned(&self.tables);
+            if let Some(known) = &tables.policies {
+                return Ok(Arc::clone(known));
+            }
+            tables.generation
+        };
+        let found = find()?;
+        let mut tables = unpoisoned(&self.tables);
+        if tables.generation == since {
+            tables.policies = Some(Arc::clone(&found));
+        }
+        Ok(found)
+    }
+
+    /// Policies by their content.
+    pub(crate) fn compiled(&self) -> &Compiled {
+        &self.compiled
     }
 
     fn known_or<K: Eq + StdHash + Clone, V, E>(
@@ -98,12 +167,15 @@ impl Known {
         tables.agents.clear();
         tables.operators.clear();
         tables.actions.clear();
+        tables.policies = None;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::policy::document;
+    use crate::domain::policy::set::Policy;
     use crate::domain::tool::{DefaultDecision, Risk};
 
     fn action() -> ToolAction {
@@ -145,6 +217,53 @@ mod tests {
         assert_eq!(known.action_or(&names, || Found::Ok(None)), Ok(None));
         assert_eq!(known.action_or(&names, || Found::Err(())), Err(()));
         assert!(unpoisoned(&known.tables).actions.is_empty());
+    }
+
+    fn set(version: i64) -> PolicySet {
+        let text = r#"{"rules":[{"id":"r","effect":"deny","when":{}}]}"#;
+        let document = document::parse(text).expect("a document");
+        PolicySet::new(vec![Policy::new("p", version, document, text.len())])
+    }
+
+    #[test]
+    fn policies_are_in_force_until_they_are_forgotten() {
+        let known = Known::default();
+        let find = |version| known.policies_or(|| Ok::<_, ()>(Arc::new(set(version)))).expect("found");
+        let first = find(1).tag().to_owned();
+        assert_eq!(find(2).tag(), first);
+        assert_eq!(known.policies().expect("known").tag(), first);
+        known.forget();
+        assert!(known.policies().is_none());
+        assert_ne!(find(2).tag(), first);
+        let changes_meanwhile = || {
+            known.forget();
+            Ok::<_, ()>(Arc::new(set(3)))
+        };
+        known.forget();
+        known.policies_or(changes_meanwhile).expect("found");
+        assert!(known.policies().is_none());
+    }
+
+    #[test]
+    fn a_compiled_set_is_found_by_its_content_and_only_a_few_are_kept() {
+        let compiled = Compiled::default();
+        let get = |version: i64, loaded: &mut bool| {
+            let members: Vec<Member> = set(version).policies().iter().map(|one| one.member.clone()).collect();
+            let load = || {
+                *loaded = true;
+                Ok::<_, ()>(set(version))
+            };
+            compiled.set_or(&members, load).expect("loaded")
+        };
+        for (version, expected) in [(1, true), (1, false), (2, true), (1, false), (2, false)] {
+            let mut loaded = false;
+            assert_eq!(get(version, &mut loaded).tag(), set(version).tag());
+            assert_eq!(loaded, expected, "{version}");
+        }
+        for version in 3..20 {
+            get(version, &mut false);
+        }
+        assert_eq!(unpoisoned(&compiled.0).len(), COMPILED_MAX);
     }
 
     #[test]

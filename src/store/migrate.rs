@@ -41,6 +41,7 @@ pub const MIGRATIONS: &[Migration] = &[
         name: "approval_decisions",
         sql: include_str!("../../migrations/0005_approval_decisions.sql"),
     },
+    Migration { name: "policies", sql: include_str!("../../migrations/0006_policies.sql") },
 ];
 
 /// The schema version of this program.

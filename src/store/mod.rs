@@ -20,6 +20,7 @@ pub mod guard;
 mod known;
 pub mod migrate;
 pub mod operators;
+pub mod policies;
 pub mod receipts;
 pub mod sizes;
 mod snapshot;
@@ -37,6 +38,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::agent::Agent;
 use crate::domain::canon::Hash;
 use crate::domain::operator::Operator;
+use crate::domain::policy::PolicySet;
 
 use crate::sync::unpoisoned;
 use checkpoint::Checkpointer;
@@ -151,6 +153,11 @@ impl Store {
     /// inside the transaction.
     pub fn operator_by_token(&self, token: Hash) -> Result<Option<Arc<Operator>>, Error> {
         self.known.operator_or(token, || self.read(|connection| operators::find_by_token(connection, token)))
+    }
+
+    /// The policies in force, on a view of [`Store::read`]. From memory where they are known.
+    pub fn policies(&self, view: &Connection) -> Result<Arc<PolicySet>, Error> {
+        policies::known_or_loaded(&self.known, view)
     }
 
     /// A read-only connection of its own, for work that takes long.

@@ -26,6 +26,8 @@ const TABLES: &[(&str, Count)] = &[
     ("decision_counts", Count::Rows),
     ("decisions", Count::Decisions),
     ("operator_tokens", Count::Last("seq")),
+    ("policy_sets", Count::Rows),
+    ("policy_versions", Count::Rows),
     ("receipts", Count::Last("seq")),
     ("schema_migrations", Count::Last("n")),
     ("tool_actions", Count::Rows),

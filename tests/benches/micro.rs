@@ -7,9 +7,15 @@ use divan::counter::BytesCount;
 use tempfile::TempDir;
 
 use aegis_gateway::clock::{Clock, SystemClock};
+use aegis_gateway::domain::action::ToolCall;
+use aegis_gateway::domain::agent::{Agent, AgentStatus, Profile, RiskTier};
 use aegis_gateway::domain::canon::{self, Hash};
+use aegis_gateway::domain::decision::{Facts, decide};
 use aegis_gateway::domain::json;
+use aegis_gateway::domain::policy::document;
+use aegis_gateway::domain::policy::set::{Policy, PolicySet};
 use aegis_gateway::domain::receipt::{FORMAT_VERSION, Receipt};
+use aegis_gateway::domain::tool::{DefaultDecision, Risk, ToolAction};
 use aegis_gateway::startup::{self, Options, Started};
 use aegis_gateway::store::receipts::{self, Entry};
 use aegis_gateway::store::{Error, Tx};
@@ -83,6 +89,83 @@ fn sha256_of_as_many_bytes(bencher: Bencher<'_, '_>) {
     let mut buffer = Vec::new();
     receipt(&hash).hash(&mut buffer);
     bencher.counter(BytesCount::of_slice(&buffer)).bench_local(|| Hash::of(divan::black_box(&buffer)));
+}
+
+fn agent() -> Agent {
+    Agent {
+        id: "01a20642-2cc4-77ca-b643-ce2d7a5bed8e".into(),
+        agent_key: "agent".into(),
+        name: "agent".into(),
+        environment: "production".into(),
+        risk_tier: RiskTier::Low,
+        status: AgentStatus::Active,
+        profile: Profile::default(),
+        frozen_reason: None,
+        quarantined_at: None,
+        force_approval: false,
+        allowed_environments: Vec::new(),
+        signing_key: None,
+        created_at: String::new(),
+        updated_at: String::new(),
+    }
+}
+
+/// A policy whose rules have these conditions; `#` stands for the rule's number.
+fn policies(count: usize, when: &str) -> PolicySet {
+    if count == 0 {
+        return PolicySet::default();
+    }
+    let rule = |number: usize| {
+        let when = when.replace('#', &number.to_string());
+        format!(r#"{{"id":"r{number}","effect":"deny","when":{when}}}"#)
+    };
+    let rules: Vec<String> = (0..count).map(rule).collect();
+    let text = format!(r#"{{"rules":[{}]}}"#, rules.join(","));
+    let document = document::parse(&text).expect("a document");
+    PolicySet::new(vec![Policy::new("bench", 1, document, text.len())])
+}
+
+fn decide_by(bencher: Bencher<'_, '_>, policies: &PolicySet) {
+    let json = json::parse(CALL).expect("JSON");
+    let call = ToolCall {
+        tool: "github".into(),
+        action: "merge_pull_request".into(),
+        resource: Some("payments#482".into()),
+        mutates_state: true,
+        parameters: json.get("parameters").expect("parameters").clone(),
+    };
+    let agent = agent();
+    let action = ToolAction {
+        action_key: "merge_pull_request".into(),
+        description: None,
+        risk: Risk::Low,
+        mutates_state: true,
+        approval_required: false,
+        default_decision: DefaultDecision::Policy,
+        data_access: None,
+    };
+    let facts = Facts {
+        agent: &agent,
+        registered: Some(&action),
+        environment: "production",
+        effective_trust: "trusted_internal_signed",
+        tool_key: "github",
+        action_key: "merge_pull_request",
+        policies,
+    };
+    bencher.bench_local(|| decide(divan::black_box(&call), &facts));
+}
+
+/// The usual: each rule names its tool.
+#[divan::bench(args = [0, 10, 200, 2000])]
+fn decide_with_rules_by_tool(bencher: Bencher<'_, '_>, count: usize) {
+    decide_by(bencher, &policies(count, r#"{"tool":"tool-#","resource":"prod/*"}"#));
+}
+
+/// No index helps: each rule is a glob on the resource.
+#[divan::bench(args = [10, 200, 2000])]
+fn decide_with_rules_by_glob(bencher: Bencher<'_, '_>, count: usize) {
+    decide_by(bencher, &policies(count, r#"{"resource":"*/prod-#/?*"}"#));
 }
 
 fn append(tx: &mut Tx<'_>) -> Result<(), Error> {

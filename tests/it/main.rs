@@ -22,6 +22,7 @@ mod limits;
 mod load;
 mod manifest;
 mod operators;
+mod policies;
 mod process;
 mod runbook;
 mod scale;

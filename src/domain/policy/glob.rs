@@ -1,0 +1,220 @@
+//! Globs: `*` is any run of characters, also none, and `?` is exactly one. Nothing else
+//! is special, and there is no escape: a `?` also matches a literal asterisk.
+//!
+//! # Performance
+//! Time is linear in the text, whatever the glob: a glob is an automaton whose states are
+//! bits, all of them advanced with each character. There is no backtracking for a caller
+//! to provoke with a long resource. Most texts do not hold the longest literal part of a
+//! glob, and looking for that alone (the standard library's search, linear too) is far
+//! quicker.
+
+/// Most characters of a glob.
+pub const GLOB_CHARS_MAX: usize = 255;
+
+const WORDS: usize = (GLOB_CHARS_MAX + 1) / 64;
+
+/// State `i` is bit `i`: the first `i` symbols have been matched.
+type States = [u64; WORDS];
+
+/// A glob, ready to match. Two are equal when their texts are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Glob {
+    text: String,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
+    /// No wildcard.
+    Exact,
+    /// One `*`, at this byte.
+    Around(usize),
+    /// More: what any match contains, and the whole.
+    Automaton(String, Box<Automaton>),
+}
+
+impl Glob {
+    /// `text` must have at most [`GLOB_CHARS_MAX`] characters; else `None`.
+    pub fn new(text: &str) -> Option<Self> {
+        if text.chars().count() > GLOB_CHARS_MAX {
+            return None;
+        }
+        let mut stars = text.match_indices('*').map(|(at, _)| at);
+        let kind = match (stars.next(), stars.next(), text.contains('?')) {
+            (None, None, false) => Kind::Exact,
+            (Some(at), None, false) => Kind::Around(at),
+            _ => {
+                let literal = text.split(['*', '?']).max_by_key(|part| part.len()).unwrap_or("");
+                Kind::Automaton(literal.to_owned(), Box::new(Automaton::new(text)))
+            }
+        };
+        Some(Glob { text: text.to_owned(), kind })
+    }
+
+    /// Whether it matches the whole of `text`.
+    pub fn matches(&self, text: &str) -> bool {
+        match &self.kind {
+            Kind::Exact => self.text == text,
+            Kind::Around(at) => {
+                let (before, after) = (&self.text[..*at], &self.text[at + 1..]);
+                text.len() >= before.len() + after.len() && text.starts_with(before) && text.ends_with(after)
+            }
+            Kind::Automaton(literal, automaton) => text.contains(literal) && automaton.matches(text),
+        }
+    }
+
+    /// The one text that it matches, where it has no wildcard.
+    pub fn exact(&self) -> Option<&str> {
+        matches!(self.kind, Kind::Exact).then_some(self.text.as_str())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Automaton {
+    /// For each literal character, sorted, the states that it leads on from.
+    literals: Vec<(char, States)>,
+    /// The states that any character leads on from.
+    any: States,
+    /// The states that any character may leave as they are: a `*` stands there.
+    stay: States,
+    /// The number of symbols, and so the accepting state.
+    end: usize,
+}
+
+impl Automaton {
+    fn new(text: &str) -> Self {
+        let mut automaton = Automaton { literals: Vec::new(), any: [0; WORDS], stay: [0; WORDS], end: 0 };
+        for symbol in text.chars() {
+            match symbol {
+                '*' => {
+                    set(&mut automaton.stay, automaton.end);
+                    continue;
+                }
+                '?' => set(&mut automaton.any, automaton.end),
+                literal => automaton.add_literal(literal),
+            }
+            automaton.end += 1;
+        }
+        automaton
+    }
+
+    fn add_literal(&mut self, literal: char) {
+        let at = match self.literals.binary_search_by_key(&literal, |(known, _)| *known) {
+            Ok(at) => at,
+            Err(at) => {
+                self.literals.insert(at, (literal, [0; WORDS]));
+                at
+            }
+        };
+        set(&mut self.literals[at].1, self.end);
+    }
+
+    fn matches(&self, text: &str) -> bool {
+        let mut states = [0; WORDS];
+        set(&mut states, 0);
+        for c in text.chars() {
+            states = self.advance(states, c);
+            if states == [0; WORDS] {
+                return false;
+            }
+        }
+        states[self.end / 64] >> (self.end % 64) & 1 == 1
+    }
+
+    fn advance(&self, states: States, c: char) -> States {
+        let found = self.literals.binary_search_by_key(&c, |(literal, _)| *literal);
+        let literal = found.map_or([0; WORDS], |at| self.literals[at].1);
+        let (mut next, mut carry) = ([0; WORDS], 0);
+        for word in 0..WORDS {
+            let moving = states[word] & (literal[word] | self.any[word]);
+            next[word] = (moving << 1) | carry | (states[word] & self.stay[word]);
+            carry = moving >> 63;
+        }
+        next
+    }
+}
+
+fn set(states: &mut States, at: usize) {
+    states[at / 64] |= 1 << (at % 64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(glob: &str, text: &str) -> bool {
+        Glob::new(glob).expect("short enough").matches(text)
+    }
+
+    #[test]
+    fn a_glob_matches_the_whole_text_and_nothing_else_is_special() {
+        for (glob, yes, no) in [
+            ("abc", vec!["abc"], vec!["ab", "abcd", "ABC", ""]),
+            ("*", vec!["", "a", "a/b\nc", "\u{1f600}"], vec![]),
+            ("**", vec!["", "ab"], vec![]),
+            ("?", vec!["a", "\u{1f600}", "*", "?"], vec!["", "ab"]),
+            ("a*", vec!["a", "ab"], vec!["", "ba"]),
+            ("*a", vec!["a", "ba"], vec!["ab"]),
+            ("ab*ba", vec!["abba", "abxba"], vec!["aba", "ab", "abb"]),
+            ("*b*", vec!["b", "abc"], vec!["", "ac"]),
+            ("a?c*e", vec!["abce", "axcxxe"], vec!["ace", "abc"]),
+            ("*a?b*c", vec!["axbc", "aaxbbc", "xxaxbxxc"], vec!["abc", "axb"]),
+            ("s3://b?cket/*/x-*", vec!["s3://bucket/a/b/x-", "s3://bocket//x-1"], vec!["s3://bucket/x-"]),
+            ("[a-z].{2}\\*", vec!["[a-z].{2}\\", "[a-z].{2}\\x"], vec!["a.xx"]),
+            ("caf\u{e9}?", vec!["caf\u{e9}s"], vec!["caf\u{e9}", "cafes"]),
+        ] {
+            for text in yes {
+                assert!(matches(glob, text), "{glob} {text}");
+            }
+            for text in no {
+                assert!(!matches(glob, text), "{glob} {text}");
+            }
+        }
+    }
+
+    /// The definition, as slow as it is plain.
+    fn by_definition(glob: &[char], text: &[char]) -> bool {
+        match (glob.split_first(), text.split_first()) {
+            (None, _) => text.is_empty(),
+            (Some(('*', rest)), _) => (0..=text.len()).any(|skip| by_definition(rest, &text[skip..])),
+            (Some(('?', rest)), Some((_, more))) => by_definition(rest, more),
+            (Some((c, rest)), Some((d, more))) => c == d && by_definition(rest, more),
+            (Some(_), None) => false,
+        }
+    }
+
+    #[test]
+    fn every_short_glob_matches_as_its_definition_says() {
+        let all = |letters: [char; 4], length: u32| {
+            (0..4_usize.pow(length)).map(move |number| {
+                let letter = |at: u32| letters[number / 4_usize.pow(at) % 4];
+                (0..length).map(letter).collect::<Vec<char>>()
+            })
+        };
+        for length in 0..=4 {
+            for pattern in all(['a', 'b', '*', '?'], length) {
+                let glob = Glob::new(&pattern.iter().collect::<String>()).expect("short");
+                for text in (0..=4).flat_map(|length| all(['a', 'b', 'c', '*'], length)) {
+                    let expected = by_definition(&pattern, &text);
+                    assert_eq!(
+                        glob.matches(&text.iter().collect::<String>()),
+                        expected,
+                        "{pattern:?} {text:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_longest_glob_uses_every_state() {
+        let longest = "?".repeat(GLOB_CHARS_MAX);
+        assert!(matches(&longest, &"x".repeat(GLOB_CHARS_MAX)));
+        assert!(!matches(&longest, &"x".repeat(GLOB_CHARS_MAX - 1)));
+        assert!(!matches(&longest, &"x".repeat(GLOB_CHARS_MAX + 1)));
+        let odd = format!("*{}?b", "a".repeat(GLOB_CHARS_MAX - 3));
+        assert!(matches(&odd, &format!("{}b", "a".repeat(8000))));
+        assert!(!matches(&odd, &"a".repeat(8000)));
+        assert_eq!(Glob::new(&"x".repeat(GLOB_CHARS_MAX + 1)), None);
+    }
+}

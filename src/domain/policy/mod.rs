@@ -1,0 +1,85 @@
+//! Policies: what an operator, beside the built-in pack, asks of calls.
+//!
+//! A rule looks at one [`Question`] and names an outcome. Rules never cancel each
+//! other: the most restrictive outcome of all that apply is the answer, so adding
+//! a rule, or a whole document, can only tighten. An `allow` takes nothing back: it
+//! names itself where the outcome is `allow`, and does nothing anywhere else.
+//!
+//! [`document`] reads rules from JSON, [`matching`] says which apply, [`set`] holds
+//! what is in force under one tag, [`builtin`] is the pack that always is.
+
+pub mod builtin;
+pub mod document;
+pub mod glob;
+pub mod matching;
+pub mod set;
+pub mod trial;
+
+use super::action::ToolCall;
+use super::agent::RiskTier;
+use super::trust::TrustLevel;
+use super::words;
+
+pub use builtin::BUILTIN_VERSION;
+pub use set::PolicySet;
+
+/// The language of a document, shown beside it.
+pub const LANGUAGE: &str = "aegis-rules-1";
+
+/// The key of the built-in pack; no other policy may have it.
+pub const BUILTIN_KEY: &str = "builtin";
+
+/// Who approves where no rule names a group of its own.
+pub const SECURITY_REVIEWERS: &str = "security-reviewers";
+
+words! {
+    /// What may happen, in ascending order of restriction.
+    Outcome {
+        /// The call may run.
+        Allow = "allow",
+        /// The call may run without the named fields.
+        Redact = "redact",
+        /// The call may run once a person has approved exactly it.
+        RequireApproval = "require_approval",
+        /// The call may not run.
+        Deny = "deny",
+    }
+}
+
+/// What a rule may look at.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// The call as the caller wrote it.
+    pub call: &'a ToolCall,
+    /// Normalised name of the tool.
+    pub tool_key: &'a str,
+    /// Normalised name of the action.
+    pub action_key: &'a str,
+    /// The agent's key.
+    pub agent_key: &'a str,
+    /// Declared by the caller, or registered by the operator.
+    pub mutating: bool,
+    /// The effective trust.
+    pub trust: TrustLevel,
+    /// The agent's tier.
+    pub tier: RiskTier,
+    /// Where the call would run.
+    pub environment: &'a str,
+}
+
+/// One rule.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rule {
+    /// Its name, unique in its document.
+    pub id: String,
+    /// What it asks for.
+    pub effect: Outcome,
+    /// When it applies.
+    pub when: matching::Conditions,
+    /// Why, for people.
+    pub reason: Option<String>,
+    /// Who should approve, for `require_approval`.
+    pub approver_group: Option<String>,
+    /// What to leave out, for `redact`.
+    pub redact_fields: Vec<String>,
+}

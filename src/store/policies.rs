@@ -1,0 +1,257 @@
+//! Policies, every version of them, and the sets that were in force. Rows are only ever
+//! added; which version counts follows from which is the last.
+//!
+//! What is read back is held against the hashes under which it was put in force: rules
+//! that were changed in the database decide nothing, they are an error.
+
+use std::sync::Arc;
+
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row};
+
+use crate::domain::policy::document;
+use crate::domain::policy::set::{Member, Policy, read_list};
+use crate::domain::policy::{BUILTIN_VERSION, LANGUAGE, PolicySet};
+use crate::domain::time::Timestamp;
+use crate::domain::words;
+
+use super::commit::Tx;
+use super::error::Error;
+use super::known::Known;
+
+words! {
+    /// Where a version stands.
+    Status {
+        /// It is in force.
+        Active = "active",
+        /// There is a later one.
+        Superseded = "superseded",
+        /// It is the last one, and says that the policy is not in force.
+        Disabled = "disabled",
+    }
+}
+
+/// A version, as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// UUID.
+    pub id: String,
+    /// What is versioned.
+    pub policy_key: String,
+    /// 1, 2, …
+    pub version: i64,
+    /// Display name.
+    pub name: String,
+    /// What the body is written in.
+    pub language: String,
+    /// Where it stands.
+    pub status: Status,
+    /// The document, as it came.
+    pub body: String,
+    /// Why it was disabled.
+    pub reason: Option<String>,
+    /// The name of the token that made it.
+    pub created_by: String,
+    /// When it was made.
+    pub created_at: String,
+}
+
+const COLUMNS: &str = "v.id, v.policy_key, v.version, v.name, v.language, v.disabled, v.body, v.reason, \
+     v.created_by, v.created_at, \
+     v.version < (SELECT max(version) FROM policy_versions WHERE policy_key = v.policy_key)";
+
+/// Records a version, which must be the next of its key.
+pub fn insert(tx: &mut Tx<'_>, version: &Version) -> Result<(), Error> {
+    tx.changes_registry();
+    tx.connection()
+        .prepare_cached(
+            "INSERT INTO policy_versions (id, policy_key, version, name, language, disabled, body, reason, \
+             created_by, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        )
+        .and_then(|mut insert| {
+            insert.execute(rusqlite::params![
+                version.id,
+                version.policy_key,
+                version.version,
+                version.name,
+                version.language,
+                version.status == Status::Disabled,
+                version.body,
+                version.reason,
+                version.created_by,
+                version.created_at,
+            ])
+        })
+        .map_err(Error::cannot("record a policy"))
+        .and_then(Error::unless_one("record a policy"))
+}
+
+/// Puts a set in force: the next decision is made by it.
+pub fn append_set(tx: &mut Tx<'_>, set: PolicySet, now: Timestamp) -> Result<(), Error> {
+    tx.changes_registry();
+    tx.connection()
+        .prepare_cached("INSERT INTO policy_sets (tag, list, created_at) VALUES (?1, ?2, ?3)")
+        .and_then(|mut insert| insert.execute((set.tag(), set.list(), now.to_string())))
+        .map_err(Error::cannot("record which policies are in force"))
+        .and_then(Error::unless_one("record which policies are in force"))?;
+    tx.compiled().keep(Arc::new(set));
+    Ok(())
+}
+
+/// The policies in force, from memory where they are known.
+pub fn known(tx: &Tx<'_>) -> Result<Arc<PolicySet>, Error> {
+    let connection = tx.connection();
+    let find = || {
+        let members = in_force(connection)?;
+        tx.compiled().set_or(&members, || load(connection, &members))
+    };
+    match tx.known() {
+        Some(known) => known.policies_or(find),
+        None => find(),
+    }
+}
+
+/// The same for a reader, which keeps nothing: its view may be older than a change that
+/// was committed, and forgotten for, before it got here.
+pub(super) fn known_or_loaded(known: &Known, view: &Connection) -> Result<Arc<PolicySet>, Error> {
+    match known.policies() {
+        Some(policies) => Ok(policies),
+        None => {
+            let members = in_force(view)?;
+            known.compiled().set_or(&members, || load(view, &members))
+        }
+    }
+}
+
+/// The set that a decision names.
+pub fn find_set(tx: &Tx<'_>, tag: &str) -> Result<Arc<PolicySet>, Error> {
+    let connection = tx.connection();
+    if tag == BUILTIN_VERSION {
+        return Ok(Arc::new(PolicySet::default()));
+    }
+    let list: Option<String> = connection
+        .prepare_cached("SELECT list FROM policy_sets WHERE tag = ?1 LIMIT 1")
+        .and_then(|mut row| row.query_row([tag], |row| row.get(0)).optional())
+        .map_err(Error::cannot("find the policies of a decision"))?;
+    let members = match list {
+        Some(list) => members(&list)?,
+        None => return Err(Error::Corrupt(format!("no policies are recorded under {tag:?}"))),
+    };
+    tx.compiled().set_or(&members, || load(connection, &members))
+}
+
+fn in_force(connection: &Connection) -> Result<Vec<Member>, Error> {
+    let list: Option<String> = connection
+        .prepare_cached("SELECT list FROM policy_sets ORDER BY seq DESC LIMIT 1")
+        .and_then(|mut row| row.query_row([], |row| row.get(0)).optional())
+        .map_err(Error::cannot("see which policies are in force"))?;
+    list.map_or(Ok(Vec::new()), |list| members(&list))
+}
+
+fn members(list: &str) -> Result<Vec<Member>, Error> {
+    read_list(list).ok_or_else(|| Error::Corrupt("a list of policies cannot be read".to_owned()))
+}
+
+fn load(connection: &Connection, members: &[Member]) -> Result<PolicySet, Error> {
+    let policies = members.iter().map(|member| load_one(connection, member));
+    Ok(PolicySet::new(policies.collect::<Result<_, Error>>()?))
+}
+
+fn load_one(connection: &Connection, member: &Member) -> Result<Policy, Error> {
+    let Member { policy_key, version, sha256 } = member;
+    let body: Option<String> = connection
+        .prepare_cached(
+            "SELECT body FROM policy_versions WHERE policy_key = ?1 AND version = ?2 AND language = ?3",
+        )
+        .and_then(|mut row| row.query_row((policy_key, version, LANGUAGE), |row| row.get(0)).optional())
+        .map_err(Error::cannot("read a policy"))?;
+    let wrong =
+        |what: String| Error::Corrupt(format!("version {version} of the policy {policy_key:?} {what}"));
+    let body = body.ok_or_else(|| wrong("is in force and is not there".to_owned()))?;
+    let document = document::parse(&body).map_err(|error| wrong(format!("cannot be read: {error}")))?;
+    if document.sha256 != *sha256 {
+        return Err(wrong("is not the one that was put in force".to_owned()));
+    }
+    Ok(Policy::new(policy_key, *version, document, body.len()))
+}
+
+/// The last version of a policy.
+pub fn find_last(connection: &Connection, policy_key: &str) -> Result<Option<Version>, Error> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM policy_versions v WHERE policy_key = ?1 ORDER BY version DESC LIMIT 1"
+        ))
+        .and_then(|mut row| row.query_row([policy_key], from_row).optional())
+        .map_err(Error::cannot("find a policy"))
+}
+
+/// The last version of each policy, the one that changed last first.
+pub fn list(connection: &Connection, limit: u32, offset: u32) -> Result<Vec<Version>, Error> {
+    connection
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM policy_versions v WHERE v.seq IN \
+             (SELECT max(seq) FROM policy_versions GROUP BY policy_key) \
+             ORDER BY v.seq DESC LIMIT ?1 OFFSET ?2"
+        ))
+        .and_then(|mut rows| rows.query_map((limit, offset), from_row)?.collect())
+        .map_err(Error::cannot("list policies"))
+}
+
+/// Bytes of documents after which a list of versions ends early.
+const LISTED_BYTES_MAX: usize = 8 << 20;
+
+/// Versions of a policy, newest first; fewer than `limit` where they are large.
+pub fn versions(
+    connection: &Connection,
+    policy_key: &str,
+    limit: u32,
+    offset: u32,
+) -> Result<Vec<Version>, Error> {
+    version_rows(connection, policy_key, limit, offset)
+        .map_err(Error::cannot("list the versions of a policy"))
+}
+
+fn version_rows(
+    connection: &Connection,
+    policy_key: &str,
+    limit: u32,
+    offset: u32,
+) -> rusqlite::Result<Vec<Version>> {
+    let mut rows = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM policy_versions v WHERE policy_key = ?1 \
+         ORDER BY version DESC LIMIT ?2 OFFSET ?3"
+    ))?;
+    let (mut listed, mut bytes) = (Vec::new(), 0);
+    for version in rows.query_map((policy_key, limit, offset), from_row)? {
+        let version = version?;
+        bytes += version.body.len();
+        listed.push(version);
+        if bytes > LISTED_BYTES_MAX {
+            break;
+        }
+    }
+    Ok(listed)
+}
+
+fn from_row(row: &Row<'_>) -> rusqlite::Result<Version> {
+    let status = match (row.get(10)?, row.get::<_, i64>(5)?) {
+        (true, _) => Status::Superseded,
+        (false, 0) => Status::Active,
+        (false, 1) => Status::Disabled,
+        (false, _) => {
+            return Err(rusqlite::Error::FromSqlConversionFailure(5, Type::Integer, "not a flag".into()));
+        }
+    };
+    Ok(Version {
+        id: row.get(0)?,
+        policy_key: row.get(1)?,
+        version: row.get(2)?,
+        name: row.get(3)?,
+        language: row.get(4)?,
+        status,
+        body: row.get(6)?,
+        reason: row.get(7)?,
+        created_by: row.get(8)?,
+        created_at: row.get(9)?,
+    })
+}
