@@ -76,6 +76,7 @@ pub fn decide(call: &ToolCall, facts: &Facts<'_>) -> Verdict {
         }
         action.risk
     } else {
+        found.apply_environment(facts);
         found.add("mcp_unknown_tool", Outcome::Deny, "the tool and action are not registered");
         Risk::Low
     };
@@ -103,8 +104,7 @@ impl Findings {
     }
 
     fn apply_environment(&mut self, facts: &Facts<'_>) {
-        let allowed = &facts.agent.allowed_environments;
-        if !allowed.is_empty() && !allowed.iter().any(|one| one == facts.environment) {
+        if !facts.agent.may_act_in(facts.environment) {
             self.add("environment_not_allowed", Outcome::Deny, "the agent may not act in this environment");
         }
     }

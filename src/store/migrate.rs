@@ -37,6 +37,7 @@ pub const MIGRATIONS: &[Migration] = &[
     Migration { name: "approvals", sql: include_str!("../../migrations/0002_approvals.sql") },
     Migration { name: "operators", sql: include_str!("../../migrations/0003_operators.sql") },
     Migration { name: "agents_and_counts", sql: include_str!("../../migrations/0004_agents_and_counts.sql") },
+    Migration { name: "request_nonces", sql: include_str!("../../migrations/0005_request_nonces.sql") },
 ];
 
 /// The schema version of this program.

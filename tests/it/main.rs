@@ -6,6 +6,7 @@ mod support;
 
 mod agents_lifecycle;
 mod audit;
+mod authorize;
 mod backup;
 mod backup_list;
 mod bench;

@@ -96,8 +96,8 @@ fn decisions_from_before_they_were_counted_are_counted() {
     assert_eq!(gateway.stop(), 0);
     // As the program before left it.
     home.sql(
-        "DROP TABLE decision_counts; DROP TABLE agent_signing_keys; \
-         DELETE FROM schema_migrations WHERE n = 4; PRAGMA user_version = 3",
+        "DROP TABLE decision_counts; DROP TABLE agent_signing_keys; DROP TABLE request_nonces; \
+         DELETE FROM schema_migrations WHERE n >= 4; PRAGMA user_version = 3",
     );
     let gateway = home.start();
     assert_eq!(gateway.get("/v1/stats"), counted);
