@@ -16,6 +16,7 @@ mod evidence;
 mod gate;
 mod guard;
 mod history;
+mod holes;
 mod limits;
 mod load;
 mod manifest;
