@@ -137,6 +137,12 @@ pub enum Change {
 }
 
 impl Agent {
+    /// Whether it may ask about calls in this environment.
+    pub fn may_act_in(&self, environment: &str) -> bool {
+        let allowed = &self.allowed_environments;
+        allowed.is_empty() || allowed.iter().any(|one| one == environment)
+    }
+
     /// Takes a change.
     pub fn change(&mut self, change: Change) {
         let profile = &mut self.profile;

@@ -89,6 +89,7 @@ pub fn decide(call: &ToolCall, facts: &Facts<'_>) -> Verdict {
         found.own = facts.policies.rules().applying(&question);
         action.risk
     } else {
+        found.apply_environment(facts);
         found.add("mcp_unknown_tool", Outcome::Deny, "the tool and action are not registered");
         Risk::Low
     };
@@ -118,8 +119,7 @@ impl<'a> Findings<'a> {
     }
 
     fn apply_environment(&mut self, facts: &Facts<'_>) {
-        let allowed = &facts.agent.allowed_environments;
-        if !allowed.is_empty() && !allowed.iter().any(|one| one == facts.environment) {
+        if !facts.agent.may_act_in(facts.environment) {
             self.add("environment_not_allowed", Outcome::Deny, "the agent may not act in this environment");
         }
     }

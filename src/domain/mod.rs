@@ -17,6 +17,7 @@ pub mod operator;
 pub mod policy;
 pub mod receipt;
 pub mod record;
+pub mod replay;
 pub mod signature;
 pub mod time;
 pub mod tool;

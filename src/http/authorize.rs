@@ -10,7 +10,7 @@ use crate::domain::policy::Outcome;
 use crate::domain::time::Timestamp;
 use crate::domain::tool::Risk;
 use crate::service::Error;
-use crate::service::admission;
+use crate::service::admission::{self, Freshness};
 use crate::service::authorize::{self as service, Authorization};
 
 use super::auth::Caller;
@@ -23,6 +23,8 @@ use super::router::Call;
 pub(super) const NAME_CHARS_MAX: usize = 512;
 /// Characters of an identifier that the caller makes up.
 pub(super) const ID_CHARS_MAX: usize = 512;
+/// Characters of a nonce.
+const NONCE_CHARS_MAX: usize = 256;
 /// Characters of a resource.
 pub(super) const RESOURCE_CHARS_MAX: usize = 8192;
 
@@ -33,7 +35,6 @@ const FLAT_MEMBERS: [&str; 6] = ["tool", "action", "resource", "mutates_state", 
 #[derive(Deserialize)]
 struct Nested {
     agent: AgentPart,
-    user: Option<UserPart>,
     tool_call: CallPart,
     context: ContextPart,
     trace: Option<TracePart>,
@@ -84,6 +85,7 @@ struct Flat {
 /// What both forms may have at the top.
 #[derive(Deserialize)]
 struct Top {
+    user: Option<UserPart>,
     request_id: Option<String>,
     dry_run: Option<bool>,
     nonce: Option<String>,
@@ -112,29 +114,37 @@ fn question(call: &Call<'_>) -> Result<(Hash, service::Request), Error> {
 /// Either form as a question.
 pub(crate) fn decode(body: &Json) -> Result<service::Request, Error> {
     let top: Top = from_json(body)?;
-    if top.nonce.is_some() || top.timestamp.is_some() {
-        // Ignoring them would let a caller believe in a protection that is not there.
-        return Err(Error::Invalid("nonce and timestamp are not supported yet".to_owned()));
-    }
     let nested = body.get("tool_call").is_some();
     // Ignoring one of them could lose the less trusted of two `source_trust`.
     if nested && FLAT_MEMBERS.iter().any(|name| body.get(name).is_some()) {
         return Err(Error::BadRequest("the body has both forms: tool_call and a flat call".to_owned()));
     }
     let mut request = if nested { decode_nested(body)? } else { decode_flat(body)? };
+    request.freshness = freshness(top.nonce.as_deref(), top.timestamp.as_deref())?;
+    request.user_id = top.user.and_then(|user| user.id);
     request.request_id = top.request_id;
     request.dry_run = top.dry_run.unwrap_or(false);
     check(&request)?;
     Ok(request)
 }
 
+fn freshness(nonce: Option<&str>, timestamp: Option<&str>) -> Result<Freshness, Error> {
+    if nonce.is_some_and(|nonce| !(1..=NONCE_CHARS_MAX).contains(&nonce.chars().count())) {
+        return Err(Error::BadRequest(format!("nonce must have 1 to {NONCE_CHARS_MAX} characters")));
+    }
+    let no_time = || Error::BadRequest("timestamp must be a date and time of RFC 3339".to_owned());
+    Ok(Freshness {
+        nonce: nonce.map(|nonce| Hash::of(nonce.as_bytes())),
+        timestamp: timestamp.map(|text| Timestamp::parse(text).ok_or_else(no_time)).transpose()?,
+    })
+}
+
 fn decode_nested(body: &Json) -> Result<service::Request, Error> {
-    let Nested { agent, user, tool_call, context, trace } = from_json(body)?;
+    let Nested { agent, tool_call, context, trace } = from_json(body)?;
     let parameters = body.get("tool_call").and_then(|call| call.get("parameters"));
     let mut request = request(tool_call, parameters, context.source_trust, trace)?;
     request.agent = Some(agent.id);
     request.environment = Some(agent.environment);
-    request.user_id = user.and_then(|user| user.id);
     Ok(request)
 }
 
@@ -170,6 +180,7 @@ fn request(
         trace_id: trace.trace_id,
         parent_run_id: trace.parent_run_id,
         request_id: None,
+        freshness: Freshness::default(),
         dry_run: false,
     })
 }

@@ -1,8 +1,8 @@
 //! The heart: may this agent make this call?
 //!
-//! In one write transaction: who asks, was it asked before, what is known, the
-//! decision, its receipt, and the approval that it may need. The answer goes out
-//! when all of it is on disk.
+//! In one write transaction: who asks, and where; is the request fresh, was it asked
+//! before, what is known, the decision, its receipt, and the approval that it may need.
+//! The answer goes out when all of it is on disk.
 
 use std::time::Instant;
 
@@ -25,7 +25,8 @@ use crate::entropy;
 use crate::store::receipts::{Appended, Entry};
 use crate::store::{Store, Tx, agents, approvals, audit, decisions, policies, receipts, tools};
 
-use super::{Error, Gateway, admission};
+use super::admission::{self, Freshness};
+use super::{Error, Gateway};
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +51,8 @@ pub struct Request {
     pub parent_run_id: Option<String>,
     /// The caller's name for this request.
     pub request_id: Option<String>,
+    /// What tells it from a copy of it.
+    pub freshness: Freshness,
     /// Decide and record nothing.
     pub dry_run: bool,
 }
@@ -69,6 +72,19 @@ pub struct Authorization {
     pub receipt: Option<Appended>,
     /// Whether nothing was recorded.
     pub dry_run: bool,
+    /// Whether it is denied for an environment that the agent may not act in.
+    pub is_elsewhere: bool,
+}
+
+/// Whether an agent may have more than a denial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It is stopped.
+    Stopped,
+    /// It asks about an environment that it may not act in.
+    Elsewhere,
+    /// It may be answered, also from memory.
+    Admitted,
 }
 
 /// An approval as its decision's answer shows it.
@@ -117,6 +133,8 @@ where
         Ok(prepared) => prepared,
         Err(error) => return done(Err(error)),
     };
+    // Only here is the denial on disk that it follows from.
+    let done = move |answer: Result<Authorization, Error>| done(answer.and_then(in_its_environment));
     if prepared.request.dry_run {
         let store = &gateway.store;
         return done(store.read(|connection| prepared.answer_dry_run(store, connection, now)));
@@ -155,10 +173,12 @@ impl Prepared {
         // agent that was frozen since the request came in, counts.
         let agent = agents::known_by_token(tx, self.token)?.ok_or(Error::Unauthorized)?;
         self.check_agent(&agent)?;
-        if agent.status == AgentStatus::Active
-            && let Some(prior) = self.find_prior(tx, &agent)?
-        {
-            return replay(tx, prior, now);
+        let standing = self.standing(&agent);
+        if standing == Standing::Admitted {
+            self.request.freshness.take(tx, &agent, now)?;
+            if let Some(prior) = self.find_prior(tx, &agent)? {
+                return replay(tx, prior, now);
+            }
         }
         let registered = tools::known_action(tx, &self.names)?;
         let policies = policies::known(tx)?;
@@ -167,11 +187,12 @@ impl Prepared {
         let decision = self.record_of(&agent, &verdict, policies.tag(), at);
         let receipt = append_receipt(tx, &decision, &self.ids.receipt)?;
         decisions::insert(tx, receipt.seq, &decision)?;
-        if agent.status != AgentStatus::Active {
+        if standing == Standing::Stopped {
             audit::insert(tx, &admission::attempt_event(&agent, &decision)?)?;
         }
         let approval = self.ask_for_approval(tx, &verdict, &decision)?;
-        Ok(authorization(decision, verdict, approval, Some(receipt), false))
+        let answer = authorization(decision, verdict, approval, Some(receipt));
+        Ok(Authorization { is_elsewhere: standing == Standing::Elsewhere, ..answer })
     }
 
     fn answer_dry_run(
@@ -182,11 +203,26 @@ impl Prepared {
     ) -> Result<Authorization, Error> {
         let agent = agents::find_by_token(connection, self.token)?.ok_or(Error::Unauthorized)?;
         self.check_agent(&agent)?;
+        let standing = self.standing(&agent);
+        if standing == Standing::Admitted {
+            self.request.freshness.check(connection, &agent, now)?;
+        }
         let registered = tools::find_action(connection, &self.names.0, &self.names.1)?;
         let policies = store.policies(connection)?;
         let verdict = self.decide(&agent, registered.as_ref(), &policies);
         let decision = self.record_of(&agent, &verdict, policies.tag(), now);
-        Ok(authorization(decision, verdict, None, None, true))
+        let answer = authorization(decision, verdict, None, None);
+        Ok(Authorization { is_elsewhere: standing == Standing::Elsewhere, dry_run: true, ..answer })
+    }
+
+    fn standing(&self, agent: &Agent) -> Standing {
+        if agent.status != AgentStatus::Active {
+            Standing::Stopped
+        } else if !agent.may_act_in(self.environment(agent)) {
+            Standing::Elsewhere
+        } else {
+            Standing::Admitted
+        }
     }
 
     fn check_agent(&self, agent: &Agent) -> Result<(), Error> {
@@ -266,7 +302,7 @@ impl Prepared {
             risk_score: verdict.risk_score,
             composite_risk_score: verdict.composite_risk_score,
             // An agent that may not act leaves its request's name to be used again.
-            request_id: request.request_id.clone().filter(|_| agent.status == AgentStatus::Active),
+            request_id: request.request_id.clone().filter(|_| self.standing(agent) == Standing::Admitted),
             action_hash: self.action_hash,
             latency_ms: i64::try_from(self.received.elapsed().as_millis()).unwrap_or(i64::MAX),
             created_at: at,
@@ -367,6 +403,7 @@ fn replay(tx: &Tx<'_>, prior: Decision, now: Timestamp) -> Result<Authorization,
         approval,
         receipt: None,
         dry_run: false,
+        is_elsewhere: false,
     })
 }
 
@@ -380,12 +417,19 @@ fn asked(approval: Approval, now: Timestamp) -> Asked {
     }
 }
 
+/// A denial for the wrong environment is an error to the caller, and on record all the same.
+fn in_its_environment(answer: Authorization) -> Result<Authorization, Error> {
+    if answer.is_elsewhere {
+        return Err(Error::Forbidden("the agent may not act in this environment".to_owned()));
+    }
+    Ok(answer)
+}
+
 fn authorization(
     decision: Decision,
     verdict: Verdict,
     approval: Option<Asked>,
     receipt: Option<Appended>,
-    dry_run: bool,
 ) -> Authorization {
     Authorization {
         decision,
@@ -393,6 +437,7 @@ fn authorization(
         redacted_fields: verdict.redacted_fields,
         approval,
         receipt,
-        dry_run,
+        dry_run: false,
+        is_elsewhere: false,
     }
 }

@@ -42,6 +42,7 @@ pub const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../../migrations/0005_approval_decisions.sql"),
     },
     Migration { name: "policies", sql: include_str!("../../migrations/0006_policies.sql") },
+    Migration { name: "request_nonces", sql: include_str!("../../migrations/0007_request_nonces.sql") },
 ];
 
 /// The schema version of this program.

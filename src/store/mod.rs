@@ -19,6 +19,7 @@ pub mod files;
 pub mod guard;
 mod known;
 pub mod migrate;
+pub mod nonces;
 pub mod operators;
 pub mod policies;
 pub mod receipts;
