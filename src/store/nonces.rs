@@ -1,7 +1,7 @@
 //! Nonces of requests that were taken.
 //!
 //! # Size
-//! Every nonce that is taken deletes up to [`DELETED_AT_ONCE`] that may be forgotten, which
+//! Every nonce that is taken deletes up to `DELETED_AT_ONCE` that may be forgotten, which
 //! is more than it adds: the table shrinks to the nonces of the last minutes, and no
 //! transaction deletes more than a few.
 
