@@ -172,8 +172,7 @@ fn create_partial(partial: &Path, now: Timestamp) -> Result<(), Refusal> {
     let cannot = Refusal::sqlite("make a new database");
     let mut database = connection::creator(partial).map_err(&cannot)?;
     migrate::create(&mut database, now)?;
-    // Closing moves the log into the file and removes it.
-    database.close().map_err(|(_, error)| cannot(error))
+    connection::finish(database).map_err(cannot)
 }
 
 fn remove_partial(partial: &Path) -> Result<(), Refusal> {

@@ -13,8 +13,6 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 const ALONE_TIMEOUT: Duration = Duration::from_millis(100);
 /// The log is cut back to this size when it restarts.
 pub(crate) const JOURNAL_BYTES_MAX: i64 = 64 << 20;
-/// Page cache of the writer, in KiB: the index of previous hashes is hit at random.
-const WRITER_CACHE_KIB: i64 = 16 << 10;
 /// Prepared statements kept by each connection.
 const STATEMENTS_KEPT: usize = 64;
 
@@ -36,17 +34,23 @@ pub(crate) fn writer(path: &Path) -> Result<Connection> {
     // Checkpoints run away from the answer's path; see `checkpoint`.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "journal_size_limit", JOURNAL_BYTES_MAX)?;
-    connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
     Ok(connection)
 }
 
-/// A database in the making, before it has its name.
+/// A database in the making: nobody's until it has its name, and synced by who gives it.
 pub(crate) fn creator(path: &Path) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, FLAGS | OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     prepare(&connection)?;
-    use_log(&connection)?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update_and_check(None, "journal_mode", "MEMORY", |_| Ok(()))?;
+    connection.pragma_update(None, "synchronous", "OFF")?;
     Ok(connection)
+}
+
+/// Ends the making: the file says that it has a log, as no copy of a database does.
+pub(crate) fn finish(creator: Connection) -> Result<()> {
+    use_log(&creator)?;
+    // Closing removes the log, which is empty.
+    creator.close().map_err(|(_, error)| error)
 }
 
 /// A connection that moves the log's pages into the database.
