@@ -36,8 +36,9 @@
 //! # Invariants
 //! 1. An answer is on disk before it is sent: decision, approval and receipt are one
 //!    transaction, committed with `synchronous=FULL`.
-//! 2. The chain never forks, skips or loses a link: a unique previous hash, triggers
-//!    against UPDATE and DELETE, the head beside the chain, and [`evidence`] to check.
+//! 2. The chain never forks, skips or loses a link: triggers that let a receipt follow the
+//!    last one only, and against UPDATE and DELETE; the head beside the chain, and
+//!    [`evidence`] to check.
 //! 3. A backup under its final name is whole, verified and synced, or it is not there; and
 //!    whoever sees it sees its manifest.
 //! 4. In doubt the gateway refuses, leaves every file as it was, and says in one line

@@ -285,10 +285,6 @@ fn bounds(connection: &Connection, filter: &Filter, window: Window) -> Result<Op
     if let Some(to) = filter.to {
         newest = newest.min(receipts::first_at_or_after(connection, to.next())? - 1);
     }
-    if let Some(hash) = &filter.receipt_hash {
-        let Some(seq) = receipts::find_seq_by_hash(connection, hash)? else { return Ok(None) };
-        (oldest, newest) = (oldest.max(seq), newest.min(seq));
-    }
     Ok((oldest <= newest).then_some((oldest, newest)))
 }
 
@@ -309,6 +305,7 @@ impl Filter {
             &self.trace_id,
             &self.source_trust,
             &self.action_hash,
+            &self.receipt_hash,
             &self.text,
         ];
         let one_of_two = self.agent_id.is_none() || self.decision.is_none();
@@ -335,6 +332,8 @@ impl Filter {
         and("trace_id = ?", self.trace_id.as_deref());
         and("source_trust = ?", self.source_trust.as_deref());
         and("action_hash = ?", self.action_hash.as_deref());
+        let receipt_hash = "(SELECT receipt_hash FROM receipts WHERE receipts.seq = decisions.seq) = ?";
+        and(receipt_hash, self.receipt_hash.as_deref());
         let anywhere = "(instr(tool, ?) OR instr(action, ?) OR instr(resource, ?) OR instr(reason, ?))";
         and(anywhere, self.text.as_deref());
         (sql, values)

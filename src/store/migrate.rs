@@ -43,6 +43,10 @@ pub const MIGRATIONS: &[Migration] = &[
     },
     Migration { name: "policies", sql: include_str!("../../migrations/0006_policies.sql") },
     Migration { name: "request_nonces", sql: include_str!("../../migrations/0007_request_nonces.sql") },
+    Migration {
+        name: "receipts_follow_one_another",
+        sql: include_str!("../../migrations/0008_receipts_follow_one_another.sql"),
+    },
 ];
 
 /// The schema version of this program.
@@ -284,15 +288,11 @@ mod tests {
     use std::sync::Barrier;
 
     use super::*;
-    use crate::domain::policy::Outcome;
-    use crate::domain::record::Decision;
     use crate::evidence::FirstBreak;
     use crate::evidence::database::{self, Extent};
-    use crate::store::commit::{self, Committer};
     use crate::store::decision_counts::{self, DecisionCount};
-    use crate::store::receipts::{self, Entry, Head};
-    use crate::store::watch::Watch;
-    use crate::store::{connection, decisions, files};
+    use crate::store::receipts::Head;
+    use crate::store::{connection, files};
 
     const NOW: Timestamp = Timestamp::from_micros(1_780_000_000_000_000);
     const FIRST: Migration = Migration {
@@ -555,72 +555,6 @@ mod tests {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/schema_0001.db")
     }
 
-    /// Golden files are never made anew: run once for a schema that is not released yet.
-    #[test]
-    #[ignore = "makes a golden file"]
-    fn make_the_golden_database_of_the_first_schema() {
-        assert!(!golden_path().exists(), "it is never changed");
-        let made = made(&MIGRATIONS[..1]);
-        let writer = made.open();
-        let head = Head::load(&writer).expect("a head");
-        let watch = Watch::new(&made.path, &files::with_suffix(&made.path, "-wal")).expect("watched");
-        let committer = Committer::start(writer, head, Arc::new(watch), Arc::default()).expect("a thread");
-        for n in 0..12 {
-            committer.write(move |tx| append_decision(tx, n)).expect("appended");
-        }
-        let writer = committer.close().expect("it was open");
-        let golden = golden_path();
-        writer.execute("VACUUM INTO ?1", [golden.to_str().expect("text")]).expect("copied");
-    }
-
-    fn append_decision(tx: &mut commit::Tx<'_>, n: i64) -> Result<(), crate::store::Error> {
-        let decision = Decision {
-            id: format!("018f0000-0000-7000-8000-{n:012}"),
-            agent_id: "018f0000-0000-7000-8000-00000000000a".to_owned(),
-            user_id: (n % 2 == 0).then(|| "u".to_owned()),
-            run_id: None,
-            trace_id: None,
-            parent_run_id: None,
-            tool: "t".to_owned(),
-            action: "read".to_owned(),
-            resource: Some("r".to_owned()),
-            mutates_state: false,
-            environment: "production".to_owned(),
-            source_trust: "trusted_internal_signed".to_owned(),
-            root_trust_level: "trusted_internal_signed".to_owned(),
-            outcome: if n % 3 == 0 { Outcome::Deny } else { Outcome::Allow },
-            reason: "golden".to_owned(),
-            matched_policy_ids: String::new(),
-            policy_version: "1".to_owned(),
-            risk_score: n,
-            composite_risk_score: n,
-            request_id: None,
-            action_hash: Hash::of(&n.to_be_bytes()),
-            latency_ms: 1,
-            created_at: NOW.plus_seconds(n),
-        };
-        let (action_hash, decision_hash) = (decision.action_hash.to_string(), decision.hash().to_string());
-        let entry = Entry {
-            nonce: "00000000",
-            agent_id: Some(&decision.agent_id),
-            user_id: decision.user_id.as_deref(),
-            run_id: None,
-            trace_id: None,
-            tool: &decision.tool,
-            action: &decision.action,
-            resource: decision.resource.as_deref(),
-            source_trust: &decision.source_trust,
-            decision: decision.outcome.as_str(),
-            approver: None,
-            action_hash: Some(&action_hash),
-            decision_id: Some(&decision.id),
-            decision_hash: Some(&decision_hash),
-            policy_version: Some(&decision.policy_version),
-        };
-        let appended = receipts::append(tx, &entry, decision.created_at)?;
-        decisions::insert(tx, appended.seq, &decision)
-    }
-
     #[test]
     fn a_database_of_any_earlier_schema_becomes_the_same_as_a_new_one() {
         for version in 1..MIGRATIONS.len() {
@@ -668,6 +602,37 @@ mod tests {
         let not_json =
             "INSERT INTO audit_events (id, event_type, event_json, created_at) VALUES ('j', 't', '1', 'n')";
         connection.execute(not_json, []).expect_err("an event is an object");
+    }
+
+    #[test]
+    fn a_receipt_that_does_not_follow_the_last_is_refused_by_the_schema_itself() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.db");
+        fs::copy(golden_path(), &path).expect("copied");
+        let mut connection = connection::writer(&path).expect("it opens");
+        migrate(&mut connection, NOW).expect("migrated");
+        let next = Head::load(&connection).expect("a head").seq + 1;
+        let copy_of = |from: i64, verb: &str, seq: &str, prev: &str| {
+            let statement = connection.prepare("SELECT * FROM receipts").expect("a table");
+            let columns = statement.column_names().collect::<Vec<_>>().join(", ");
+            let values = columns.replacen("seq", seq, 1).replace("prev_receipt_hash", prev);
+            let sql = format!(
+                "INSERT {verb} INTO receipts ({columns}) SELECT {values} FROM receipts WHERE seq = {from}"
+            );
+            connection.execute(&sql, [])
+        };
+        let (fork, last) = ("prev_receipt_hash", format!("{}", next - 1));
+        for (what, verb, seq, prev) in [
+            ("a fork", "", format!("{next}"), fork),
+            ("a gap", "", format!("{}", next + 1), "receipt_hash"),
+            ("a second first receipt", "", format!("{next}"), "''"),
+            ("another receipt in a place that is taken", "OR REPLACE", last, fork),
+            ("a place of SQLite's choice", "", "NULL".to_owned(), "receipt_hash"),
+        ] {
+            let error = copy_of(next - 1, verb, &seq, prev).expect_err(what).to_string();
+            assert!(error.contains("this one does not follow the last"), "{what}: {error}");
+        }
+        copy_of(next - 1, "", &next.to_string(), "receipt_hash").expect("what follows is taken");
     }
 
     #[test]

@@ -271,20 +271,6 @@ pub fn list(
         .map_err(Error::cannot("list receipts"))
 }
 
-/// The position of the receipt with this hash: the one before the receipt that names
-/// it as the previous one, or the head.
-pub fn find_seq_by_hash(connection: &Connection, receipt_hash: &str) -> Result<Option<i64>, Error> {
-    let next: Option<i64> = connection
-        .prepare_cached("SELECT seq FROM receipts WHERE prev_receipt_hash = ?1")
-        .and_then(|mut row| row.query_row([receipt_hash], |row| row.get(0)).optional())
-        .map_err(Error::cannot("find a receipt"))?;
-    let head = Head::load(connection)?;
-    Ok(match next {
-        Some(next) => Some(next - 1).filter(|seq| *seq > 0),
-        None => (head.receipt_hash == receipt_hash && head.seq > 0).then_some(head.seq),
-    })
-}
-
 /// Finds a receipt by its id, and hands it to `visit`. The id holds the position,
 /// so this needs no index.
 pub fn find<T>(

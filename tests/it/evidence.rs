@@ -127,7 +127,8 @@ impl Bench {
         let database = Connection::open(&path).expect("a database");
         let defences = "PRAGMA foreign_keys = OFF; PRAGMA ignore_check_constraints = ON;
             DROP TRIGGER receipts_are_never_updated; DROP TRIGGER receipts_are_never_deleted;
-            DROP TRIGGER decisions_are_never_updated; DROP TRIGGER decisions_are_never_deleted;";
+            DROP TRIGGER decisions_are_never_updated; DROP TRIGGER decisions_are_never_deleted;
+            DROP TRIGGER receipts_follow_one_another;";
         database.execute_batch(defences).expect("the triggers are there");
         edit(&database);
         database.close().expect("closed");

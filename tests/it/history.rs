@@ -395,7 +395,7 @@ fn every_released_schema_is_brought_up_to_date_and_keeps_its_evidence() {
         versions.push(version.parse::<u32>().expect("a number"));
     }
     versions.sort_unstable();
-    assert_eq!(versions, [1, 2], "a golden database for each released schema");
+    assert_eq!(versions, [1, 2, 7], "a golden database for each released schema");
 }
 
 #[test]
