@@ -49,3 +49,7 @@ CREATE TRIGGER receipts_are_never_deleted BEFORE DELETE ON receipts
 BEGIN SELECT RAISE(ABORT, 'receipts are evidence: they are never deleted'); END;
 
 CREATE INDEX receipts_of_restores ON receipts (seq) WHERE tool = 'restore' AND decision_id IS NULL;
+
+-- Those of approvals and restores: a list of decisions counts by position, and these are the
+-- positions without one.
+CREATE INDEX receipts_without_decision ON receipts (seq) WHERE decision_hash IS NULL;

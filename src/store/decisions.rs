@@ -240,9 +240,15 @@ pub fn list(connection: &Connection, filter: &Filter, window: Window) -> Result<
     let Some((oldest, newest)) = bounds(connection, filter, window)? else {
         return Ok(Listed { decisions: Vec::new(), next: None });
     };
-    let from = if filter.has_index() { oldest } else { oldest.max(newest - LOOKED_THROUGH_MAX + 1) };
     let (condition, mut values) = filter.condition();
-    values.extend([from, newest, i64::from(window.limit), i64::from(window.offset)].map(boxed));
+    // Where every decision passes, leaving out is counting positions.
+    let (newest, offset) = if values.is_empty() {
+        (position_after(connection, newest, window.offset)?, 0)
+    } else {
+        (newest, window.offset)
+    };
+    let from = if filter.has_index() { oldest } else { oldest.max(newest - LOOKED_THROUGH_MAX + 1) };
+    values.extend([from, newest, i64::from(window.limit), i64::from(offset)].map(boxed));
     let first = values.len() - 3;
     let sql = format!(
         "SELECT {COLUMNS} FROM decisions WHERE {condition} AND seq BETWEEN ?{first} AND ?{} \
@@ -263,6 +269,28 @@ pub fn list(connection: &Connection, filter: &Filter, window: Window) -> Result<
     let last_looked_at = if is_full { rows.last().map_or(from, |(seq, _)| *seq) } else { from };
     let next = (last_looked_at > oldest).then_some(last_looked_at);
     Ok(Listed { decisions: rows.into_iter().map(|(_, decision)| decision).collect(), next })
+}
+
+/// The position that is reached from `newest` when so many decisions are left out.
+fn position_after(connection: &Connection, newest: i64, offset: u32) -> Result<i64, Error> {
+    if offset == 0 {
+        return Ok(newest);
+    }
+    let walk = || -> rusqlite::Result<i64> {
+        let mut without = connection.prepare_cached(
+            "SELECT seq FROM receipts INDEXED BY receipts_without_decision \
+             WHERE decision_hash IS NULL AND seq <= ?1 ORDER BY seq DESC",
+        )?;
+        let (mut without, mut position) =
+            (without.query([newest])?, newest.saturating_sub(i64::from(offset)));
+        while let Some(row) = without.next()?
+            && row.get::<_, i64>(0)? >= position
+        {
+            position -= 1;
+        }
+        Ok(position)
+    };
+    walk().map_err(Error::cannot("list decisions"))
 }
 
 /// The positions that can hold what is asked for; `None` when none can.

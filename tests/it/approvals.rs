@@ -164,6 +164,30 @@ fn parameters_are_shown_to_who_may_decide_and_to_nobody_else() {
 }
 
 #[test]
+fn a_list_of_decisions_counts_decisions_alone_whatever_receipts_stand_between_them() {
+    let home = Home::new();
+    let gateway = home.start();
+    let agent = gateway.agent("a");
+    for verbs in [&["edit", "approve", "consume"][..], &[], &["reject"], &["approve"], &[]] {
+        let id = id(&gateway, &agent);
+        verbs.iter().for_each(|verb| done(&gateway, &id, verb));
+    }
+    let decisions = |query: &str| -> Vec<Value> {
+        gateway.get(&format!("/v1/decisions?{query}")).as_array().expect("a list").clone()
+    };
+    let all = decisions("limit=200");
+    assert_eq!((all.len(), receipts(&gateway).len()), (5, 10));
+    for offset in 0..7 {
+        assert_eq!(decisions(&format!("offset={offset}")), all[offset.min(5)..], "{offset}");
+        let page = &all[offset.min(5)..(offset + 2).min(5)];
+        assert_eq!(decisions(&format!("limit=2&offset={offset}")), page, "{offset}");
+        let after_first = &all[(offset + 1).min(5)..];
+        // The newest decision is the tenth receipt.
+        assert_eq!(decisions(&format!("before=10&offset={offset}")), after_first, "{offset}");
+    }
+}
+
+#[test]
 fn only_what_can_still_be_decided_is_listed_newest_first() {
     let home = Home::new();
     let gateway = home.start();
