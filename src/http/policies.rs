@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::domain::canon;
 use crate::domain::json::Json;
 use crate::domain::policy::trial::Trial;
 use crate::domain::policy::{BUILTIN_KEY, BUILTIN_VERSION, LANGUAGE, builtin};
@@ -12,8 +13,8 @@ use crate::service::{Error, Page, authorize, policies};
 use crate::store::policies::Version;
 
 use super::authorize::decode;
-use super::body::{checked, checked_optional, from_json, object, typed};
-use super::message::Response;
+use super::body::{checked, checked_optional, from_json, members, typed};
+use super::message::{Request, Response};
 use super::query::Query;
 use super::router::Call;
 
@@ -93,6 +94,16 @@ pub(crate) fn versions(call: &Call<'_>) -> Result<Response, Error> {
     Ok(Response::of(200, &versions.iter().map(shown).collect::<Vec<_>>()))
 }
 
+/// The request's body, its rules as text. They may come as the object that they are, since
+/// JSON within a JSON text is nothing for a shell; the text is then its canonical form.
+fn with_rules_as_text(request: &Request) -> Result<Json, Error> {
+    let mut members = members(request)?;
+    if let Some((_, rules @ Json::Object(_))) = members.iter_mut().find(|(name, _)| name == "body") {
+        *rules = Json::String(String::from_utf8_lossy(&canon::to_vec(rules)).into_owned());
+    }
+    Ok(Json::Object(members))
+}
+
 #[derive(Deserialize)]
 struct CreateBody {
     policy_key: String,
@@ -102,7 +113,7 @@ struct CreateBody {
 
 /// `POST /v1/policies`
 pub(crate) fn create(call: &Call<'_>) -> Result<Response, Error> {
-    let CreateBody { policy_key, name, body } = typed(call.request)?;
+    let CreateBody { policy_key, name, body } = from_json(&with_rules_as_text(call.request)?)?;
     checked("name", &name, 1, NAME_CHARS_MAX)?;
     let version = policies::create(call.gateway, call.actor()?, policy_key, name, body)?;
     Ok(Response::of(201, &shown(&version)))
@@ -138,7 +149,7 @@ struct DecisionsPart {
 
 /// `POST /v1/policies/test`
 pub(crate) fn test(call: &Call<'_>) -> Result<Response, Error> {
-    let value = object(call.request)?;
+    let value = with_rules_as_text(call.request)?;
     let TestBody { policy_key, body, decisions } = from_json(&value)?;
     let calls = value.get("calls").filter(|calls| **calls != Json::Null);
     let subject = match (calls, decisions) {

@@ -97,6 +97,29 @@ fn documents_of(database: &Path, tag: &str) -> Vec<(String, i64, String)> {
 }
 
 #[test]
+fn rules_may_be_sent_as_the_object_that_they_are() {
+    let home = Home::new();
+    let gateway = home.start();
+    let rules = json!({"rules": [rule("a", "deny", json!({"tool": "t", "parameters": {"n": 1}}))]});
+    gateway.agent("k");
+    let call = json!({"agent": "k", "tool": "t", "action": "write", "resource": "r", "mutates_state": true,
+                      "parameters": {"n": 1}, "source_trust": SIGNED});
+    let report = test(&gateway, &json!({"body": rules, "calls": [call]}));
+    assert_eq!(report["counts"]["changed"], 1, "{report}");
+    let body = json!({"policy_key": "k", "name": "n", "body": rules});
+    let answer = gateway.operator("POST", POLICIES, Some(&body));
+    assert_eq!(answer.status, 201, "{answer:?}");
+    // Kept in canonical form, and the same policy as that text.
+    let text = answer.body["body"].as_str().expect("text");
+    assert_eq!(serde_json::from_str::<Value>(text).expect("JSON"), rules);
+    assert_eq!(post(&gateway, "other", text).status, 201);
+    for wrong in [json!([]), json!({}), json!({"rules": []}), json!(1), Value::Null] {
+        let body = json!({"policy_key": "k", "name": "n", "body": wrong});
+        assert_failure(&gateway.operator("POST", POLICIES, Some(&body)), 400, "BadRequest");
+    }
+}
+
+#[test]
 fn a_policy_counts_from_the_very_next_request_and_until_it_is_disabled() {
     let home = Home::new();
     let gateway = home.start();

@@ -87,7 +87,7 @@ fn follow_the_readme(end: fn(Gateway), log_is_hot: bool) {
     }
     assert!(!confirmed.contains("after-the-backup"), "{confirmed}");
 
-    let verify = blocks("## Verify", "## Settings").join("\n");
+    let verify = blocks("## Verify", "## Approvals").join("\n");
     assert!(run(&home, &adapted(&verify, &gateway)).contains("verified: 3 receipts and 2 decisions"));
     assert_eq!(gateway.stop(), 0);
     assert!(!log.exists(), "a clean stop leaves no log");
@@ -106,6 +106,24 @@ fn the_readme_holds_after_a_clean_stop() {
 #[test]
 fn the_readme_holds_after_a_kill() {
     follow_the_readme(Gateway::kill, true);
+}
+
+#[test]
+fn the_readme_s_approval_is_used_and_its_policy_is_tried_put_in_force_and_disabled() {
+    let home = Home::new();
+    let gateway = home.start();
+    let mut script = blocks("## A first decision", "## Back up");
+    script.extend(blocks("## Approvals", "## Endpoints"));
+    let said = run(&home, &adapted(&script.join("\n"), &gateway));
+    for expected in [
+        "\"status\":\"consumed\"",
+        "\"counts\":{\"cannot_tell\":0,\"changed\":0,\"examined\":3,\"unchanged\":3}",
+        "\"policy_key\":\"house\"",
+        "\"status\":\"active\"",
+        "\"status\":\"disabled\"",
+    ] {
+        assert!(said.contains(expected), "{expected} in {said}");
+    }
 }
 
 #[test]
