@@ -2,7 +2,7 @@
 # Measures a release build on this machine, beside plain baselines in the same run, and
 # prints one table. Writes to a temporary folder only; needs cargo and sqlite3.
 #
-# Usage: sh scripts/bench.sh [throughput | scale | backup_under_load]...   (all of them)
+# Usage: sh scripts/bench.sh [throughput | rules | scale | backup_under_load]...   (all of them)
 #   AEGIS_BENCH_RECEIPTS   sizes of the large databases  (10000,1000000)
 #   TMPDIR                 where they are made: about 1.1 kB a receipt, three times
 #
@@ -16,7 +16,7 @@ for program in cargo sqlite3; do
         exit 2
     }
 done
-[ "$#" -gt 0 ] || set -- throughput scale backup_under_load
+[ "$#" -gt 0 ] || set -- throughput rules scale backup_under_load
 
 cargo test --release --locked --test it --no-run
 printf '\n%s processors, %s\n\n' "$(nproc)" "$(uname -sr)"
