@@ -4,7 +4,7 @@
 //! reading of every body: the call that is hashed is the call that is decided.
 
 use serde::de::value::{MapDeserializer, SeqDeserializer};
-use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Unexpected, Visitor};
 use serde::forward_to_deserialize_any;
 
 use super::json::Json;
@@ -70,6 +70,19 @@ impl<'de> Deserializer<'de> for Tree<'_> {
         }
     }
 
+    /// A struct is an object: serde would also fill its fields from an array, by their order.
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        match self.0 {
+            Json::Array(_) => Err(serde::de::Error::invalid_type(Unexpected::Seq, &"an object")),
+            _ => self.deserialize_any(visitor),
+        }
+    }
+
     fn deserialize_newtype_struct<V: Visitor<'de>>(
         self,
         _name: &'static str,
@@ -80,7 +93,7 @@ impl<'de> Deserializer<'de> for Tree<'_> {
 
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string
-        bytes byte_buf unit unit_struct seq tuple tuple_struct map struct
+        bytes byte_buf unit unit_struct seq tuple tuple_struct map
         identifier ignored_any
     }
 }
@@ -124,5 +137,11 @@ mod tests {
         assert!(negative.is_err());
         let unknown = read(r#"{"name":"n","tags":[],"kind":"x"}"#).expect_err("unknown kind");
         assert!(unknown.contains("first_kind"), "{unknown}");
+    }
+
+    #[test]
+    fn an_array_is_no_object_whose_names_were_left_out() {
+        let refused = read(r#"["n",null,["a"],"first_kind"]"#).expect_err("no object");
+        assert!(refused.contains("an object"), "{refused}");
     }
 }

@@ -252,11 +252,11 @@ impl ChainVerifier {
             (None, _) => {}
             (Some(last), Order::OldestFirst) => {
                 check_link(link.seq, link.id, link.prev_receipt_hash, &last.receipt_hash, report);
-                check_seq(link.seq, link.id, last.seq.map(|seq| seq + 1), report);
+                check_seq(link.seq, link.id, last.seq.map(|seq| i128::from(seq) + 1), report);
             }
             (Some(last), Order::NewestFirst) => {
                 check_link(last.seq, &last.id, &last.prev_receipt_hash, link.receipt_hash, report);
-                check_seq(link.seq, link.id, last.seq.map(|seq| seq - 1), report);
+                check_seq(link.seq, link.id, last.seq.map(|seq| i128::from(seq) - 1), report);
             }
         }
         self.remember(link);
@@ -293,9 +293,10 @@ fn check_link(seq: Option<i64>, id: &str, prev: &str, expected: &str, report: &m
     }
 }
 
-fn check_seq(seq: Option<i64>, id: &str, expected: Option<i64>, report: &mut dyn FnMut(Break)) {
+/// In more bits than a position has: an export may say that it is the last there is.
+fn check_seq(seq: Option<i64>, id: &str, expected: Option<i128>, report: &mut dyn FnMut(Break)) {
     if let (Some(seq), Some(expected)) = (seq, expected)
-        && seq != expected
+        && i128::from(seq) != expected
     {
         report(Break {
             kind: BreakKind::Sequence,
@@ -370,6 +371,24 @@ mod tests {
                 let mut edited = golden();
                 edited[receipt][member].1 = Json::String("edited".into());
                 assert!(!breaks(&edited, Order::OldestFirst).is_empty(), "{receipt} {member}");
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_follows_the_last_position_that_can_be_written() {
+        for (order, last) in [(Order::OldestFirst, i64::MAX), (Order::NewestFirst, i64::MIN)] {
+            for next in [last, 1] {
+                let mut verifier = ChainVerifier::new(order);
+                let mut kinds = Vec::new();
+                for seq in [last, next] {
+                    let recomputed = Hash::of(b"");
+                    let (receipt_hash, prev_receipt_hash) =
+                        (&*recomputed.to_string(), &*recomputed.to_string());
+                    let link = Link { seq: Some(seq), id: "r", recomputed, receipt_hash, prev_receipt_hash };
+                    verifier.push(&link, &mut |found| kinds.push(found.kind));
+                }
+                assert_eq!(kinds, [BreakKind::Sequence], "{last} {next}");
             }
         }
     }

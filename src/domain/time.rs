@@ -40,7 +40,8 @@ impl Timestamp {
     }
 
     /// Reads an RFC 3339 date and time with any offset. Digits beyond the
-    /// microsecond are cut; a leap second reads as the second after it.
+    /// microsecond are cut; a leap second reads as the second after it. One that its offset
+    /// puts outside the years 0000 to 9999 is refused: it could be written, and not be read.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = text.as_bytes();
         let number = |from: usize, to: usize| -> Option<i64> {
@@ -85,6 +86,11 @@ impl Timestamp {
         };
         let days = days_from_civil(year, month, day);
         let seconds = days * SECONDS_PER_DAY + hour * 3600 + minute * 60 + second - offset_minutes * 60;
+        if !(days_from_civil(0, 1, 1)..days_from_civil(10_000, 1, 1))
+            .contains(&seconds.div_euclid(SECONDS_PER_DAY))
+        {
+            return None;
+        }
         Some(Timestamp(seconds * MICROS_PER_SECOND + micros))
     }
 }
@@ -183,6 +189,16 @@ mod tests {
             "2026-01-01T00:00:00é",
         ] {
             assert_eq!(Timestamp::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_read_can_be_written_and_read_again_up_to_either_end() {
+        for text in ["0000-01-01T00:00:00.000000Z", "9999-12-31T23:59:59.999999Z"] {
+            assert_eq!(Timestamp::parse(text).map(|at| at.to_string()).as_deref(), Some(text));
+        }
+        for beyond in ["0000-01-01T00:00:00+00:01", "9999-12-31T23:59:59-00:01", "9999-12-31T23:59:60Z"] {
+            assert_eq!(Timestamp::parse(beyond), None, "{beyond}");
         }
     }
 

@@ -100,7 +100,7 @@ fn reason_of(status: u16) -> &'static str {
         403 => "Forbidden",
         404 => "NotFound",
         405 => "MethodNotAllowed",
-        408 => "Timeout",
+        408 | 504 => "Timeout",
         409 => "Conflict",
         411 => "LengthRequired",
         413 => "PayloadTooLarge",
@@ -120,6 +120,7 @@ fn reason_of(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::gate::render_json;
 
     #[test]
     fn the_shape_is_the_contract_s() {
@@ -130,6 +131,15 @@ mod tests {
                    "reason": "ServiceUnavailable", "code": 503})
         );
         assert!(failure(503, "why").headers.contains(&("Retry-After", "5".to_owned())));
+    }
+
+    #[test]
+    fn what_the_gate_refuses_has_the_reason_that_the_gate_gives_it() {
+        for status in [400, 408, 413, 414, 417, 431, 500, 501, 503, 504, 505] {
+            let [ours, the_gate_s] = [failure_body(status, "why"), render_json(status, "why")]
+                .map(|body| serde_json::from_slice::<Value>(&body).expect("JSON"));
+            assert_eq!(ours, the_gate_s);
+        }
     }
 
     #[test]

@@ -82,14 +82,15 @@ fn reason(request: &Request) -> Result<Option<String>, Error> {
         return Ok(None);
     }
     let body: ReasonBody = typed(request)?;
-    for (name, text) in [("reason", body.reason), ("comment", body.comment)] {
-        let text = text.as_deref().map(str::trim).unwrap_or_default();
-        if text.chars().count() > REASON_CHARS_MAX {
-            return Err(Error::BadRequest(format!("{name} must have at most {REASON_CHARS_MAX} characters")));
-        }
-        if !text.is_empty() {
-            return Ok(Some(text.to_owned()));
-        }
+    let (reason, comment) = (trimmed("reason", body.reason)?, trimmed("comment", body.comment)?);
+    Ok(reason.or(comment))
+}
+
+/// One of the two, within its limit also where the other one counts; an empty one is none.
+fn trimmed(name: &str, text: Option<String>) -> Result<Option<String>, Error> {
+    let text = text.as_deref().map(str::trim).unwrap_or_default();
+    if text.chars().count() > REASON_CHARS_MAX {
+        return Err(Error::BadRequest(format!("{name} must have at most {REASON_CHARS_MAX} characters")));
     }
-    Ok(None)
+    Ok((!text.is_empty()).then(|| text.to_owned()))
 }

@@ -18,6 +18,7 @@ pub mod gate;
 mod health;
 mod lifecycle;
 pub mod message;
+mod openapi;
 mod operators;
 mod policies;
 mod query;

@@ -12,7 +12,7 @@ use super::auth::{self, Caller};
 use super::error;
 use super::message::{Reply, Request, Response};
 use super::{
-    agents, approvals, audit, authorize, backups, decisions, health, lifecycle, operators, policies,
+    agents, approvals, audit, authorize, backups, decisions, health, lifecycle, openapi, operators, policies,
     receipts, stats, tools,
 };
 
@@ -118,6 +118,7 @@ const ROUTES: &[Route] = {
         Route("GET", "/v1/stats", READ, Optional, Now(stats::stats)),
         Route("GET", "/v1/admin/db-stats", READ, Optional, Now(stats::sizes)),
         Route("GET", "/v1/version", Anyone, Optional, Now(stats::version)),
+        Route("GET", "/v1/openapi.json", Anyone, Optional, Now(openapi::document)),
         Route("GET", "/v1/policies", READ, Optional, Now(policies::list)),
         Route("POST", "/v1/policies", ADMIN, Needed, Now(policies::create)),
         Route("POST", "/v1/policies/test", ADMIN, Needed, Now(policies::test)),
@@ -250,9 +251,9 @@ mod tests {
     }
 
     #[test]
-    fn everything_but_the_probes_and_the_version_needs_a_credential() {
+    fn everything_but_the_probes_the_version_and_the_contract_needs_a_credential() {
         for Route(_, path, access, _, _) in ROUTES {
-            let is_open = is_probe(path) || *path == "/v1/version";
+            let is_open = is_probe(path) || matches!(*path, "/v1/version" | "/v1/openapi.json");
             assert_eq!(*access == Access::Anyone, is_open, "{path}");
         }
     }

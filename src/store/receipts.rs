@@ -253,7 +253,7 @@ pub fn list(
     if page.oldest_first {
         oldest = oldest.saturating_add(i64::from(page.offset));
     } else {
-        newest -= i64::from(page.offset);
+        newest = newest.saturating_sub(page.offset.into());
     }
     let order = if page.oldest_first { "ASC" } else { "DESC" };
     let sql =

@@ -288,7 +288,9 @@ fn a_reason_is_trimmed_bounded_and_may_be_left_out() {
         assert_eq!(gateway.get("/v1/agents/a")["frozen_reason"], Value::Null);
     }
     let too_long = json!({"comment": format!("{longest}x")}).to_string();
-    for body in ["{", "[]", "null", "\"why\"", r#"{"reason": 5}"#, r#"{"reason": ["x"]}"#, &too_long] {
+    let beside = json!({"reason": "first", "comment": format!("{longest}x")}).to_string();
+    for body in ["{", "[]", "null", "\"why\"", r#"{"reason": 5}"#, r#"{"reason": ["x"]}"#, &too_long, &beside]
+    {
         assert_failure(&freeze(body), 400, "BadRequest");
     }
     assert_eq!(gateway.get("/v1/agents/a")["status"], "active");

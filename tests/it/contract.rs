@@ -1697,3 +1697,19 @@ fn a_list_goes_on_by_key_where_the_last_page_ended() {
         assert_eq!(gateway.operator("GET", path, None).status, 400, "{path}");
     }
 }
+
+#[test]
+fn a_key_beyond_every_entry_finds_nothing_and_fails_nothing() {
+    let home = Home::new();
+    let gateway = home.start();
+    assert_eq!(gateway.agent("a").ask("read", "unknown").status, 200);
+    for list in ["decisions", "receipts", "receipts?order=asc"] {
+        for key in [format!("before={}", i64::MIN), format!("after={}", i64::MAX)] {
+            for offset in [0, 1, u32::MAX] {
+                let and = if list.contains('?') { '&' } else { '?' };
+                let path = format!("/v1/{list}{and}{key}&offset={offset}");
+                assert_eq!(gateway.get(&path), json!([]), "{path}");
+            }
+        }
+    }
+}

@@ -23,6 +23,7 @@ mod hostile_folder;
 mod limits;
 mod load;
 mod manifest;
+mod openapi;
 mod operators;
 mod policies;
 mod process;

@@ -250,8 +250,13 @@ pub fn try_request(
 /// Sends bytes, and reads one answer until the server closes.
 pub fn raw_request(address: SocketAddr, bytes: &[u8]) -> std::io::Result<Answer> {
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(ANSWER_MAX))?;
     stream.write_all(bytes)?;
+    read_answer(stream)
+}
+
+/// Reads one answer until the server closes.
+pub fn read_answer(mut stream: TcpStream) -> std::io::Result<Answer> {
+    stream.set_read_timeout(Some(ANSWER_MAX))?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;
     let cut_off = || std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "no whole answer");
