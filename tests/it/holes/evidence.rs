@@ -76,6 +76,38 @@ fn hole_7_a_verification_says_of_how_many_receipts_it_speaks() {
 }
 
 #[test]
+fn hole_7_a_window_out_of_which_receipts_were_taken_is_not_true_of_the_rest() {
+    let home = Home::new();
+    let gateway = home.start();
+    let agent = gateway.agent("a");
+    for _ in 0..8 {
+        ask(&agent, &flat("read", TRUSTED));
+    }
+    let times: Vec<String> = gateway
+        .get("/v1/receipts?order=asc")
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|receipt| receipt["ts"].as_str().expect("a time").to_owned())
+        .collect();
+    let is_whole = |from: usize, to: Option<usize>| {
+        let body = json!({"from": times[from - 1], "to": to.map(|to| &times[to - 1])});
+        let answer = post(&gateway, "/v1/receipts/verify-range", &body);
+        assert_eq!(answer["verified"], answer["error"].is_null(), "{answer}");
+        answer["verified"] == true
+    };
+    let windows =
+        [(1, Some(2)), (1, Some(3)), (4, Some(5)), (4, Some(6)), (6, Some(7)), (7, None), (8, None)];
+    assert!(windows.iter().all(|(from, to)| is_whole(*from, *to)));
+    home.sql(
+        "DROP TRIGGER receipts_are_never_deleted; DROP TRIGGER decisions_are_never_deleted;
+         DELETE FROM decisions WHERE seq IN (4, 5, 8); DELETE FROM receipts WHERE seq IN (4, 5, 8);",
+    );
+    let whole: Vec<bool> = windows.iter().map(|(from, to)| is_whole(*from, *to)).collect();
+    assert_eq!(whole, [true, false, false, false, false, false, false], "{windows:?}");
+}
+
+#[test]
 fn hole_11_raw_parameters_are_in_the_approval_alone_and_for_an_admin_alone() {
     const SECRET: &str = "s3cr3t-parameter";
     let home = Home::new();
