@@ -17,7 +17,8 @@ const PROGRESS_EVERY: u64 = 16_384;
 pub enum Extent {
     /// From the first receipt to the recorded head, and every decision.
     Whole,
-    /// The positions from the first to the second, both included.
+    /// The positions from the first to the second, both included, and that whatever comes
+    /// after them follows them.
     Part(i64, i64),
 }
 
@@ -59,8 +60,35 @@ pub(crate) fn verify_view(
             verify_ends(view, &mut summary, observer)?;
             Ok(summary)
         }
-        Extent::Part(first, last) => verify_stretch(view, Stretch { first, last }, observer),
+        Extent::Part(first, last) => verify_part(view, Stretch { first, last }, observer),
     }
+}
+
+/// Verifies a stretch and what follows it: what was taken out of its end, or out of all of
+/// it, shows only there.
+fn verify_part(view: &Connection, part: Stretch, observer: &mut dyn Observer) -> Result<Summary, Error> {
+    let mut summary = verify_stretch(view, part, observer)?;
+    let (seq, hash) = match summary.head_seq {
+        Some(seq) => (seq, summary.head_hash.clone()),
+        None => (part.first.saturating_sub(1), summary.proven_from.clone()),
+    };
+    // Bounds that are crossed enclose nothing, and so nothing between them is passed over.
+    let next = part.last.saturating_add(1).max(part.first);
+    let link = receipts::find_at(view, next, |receipt, _| {
+        (receipt.event_id.to_owned(), receipt.prev_receipt_hash.to_owned())
+    })?;
+    let chain = ChainVerifier::after(seq, hash.clone());
+    let found = Summary { head_seq: Some(seq), head_hash: hash.clone(), ..Summary::default() };
+    let mut ends = Verification { connection: view, observer, chain, summary: found, buffer: Vec::new() };
+    match link {
+        Some((id, previous)) if previous != hash => {
+            ends.report(BreakKind::Link, Some(next), Some(&id), &hash, previous);
+        }
+        Some(_) => {}
+        None => ends.check_head()?,
+    }
+    summary.breaks += ends.summary.breaks;
+    Ok(summary)
 }
 
 /// Verifies every receipt of a stretch, from the hash stored before it.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rusqlite::Connection;
 use serde_json::json;
 
 use crate::domain::agent::{Agent, AgentStatus, Registration};
@@ -122,4 +123,11 @@ pub fn get(gateway: &Gateway, id_or_key: &str) -> Result<Seen, Error> {
         let seen = decisions::last_of_agent(connection, &agent.id)?;
         Ok((agent, seen))
     })
+}
+
+/// The id by which records name an agent, for whoever knows its key alone. A text that is
+/// neither stays what it is, and names nobody.
+pub(super) fn recorded_id(connection: &Connection, id_or_key: &str) -> Result<String, Error> {
+    let found = agents::find_by_id_or_key(connection, id_or_key)?;
+    Ok(found.map_or_else(|| id_or_key.to_owned(), |agent| agent.id))
 }

@@ -3,18 +3,20 @@
 use crate::domain::record::Decision;
 use crate::store::decisions::{self, Filter, Listed, Window};
 
-use super::{Error, Gateway, Keys, Page};
+use super::{Error, Gateway, Keys, Page, agents};
 
 /// With more than this to leave out, a list is read on a connection of its own: it
 /// takes a while, and nobody else should wait for it.
 const OFFSET_AT_ONCE_MAX: u32 = 10_000;
 
-/// Decisions that pass the filter, newest first.
+/// Decisions that pass the filter, newest first. The filter may name an agent by its key.
 pub fn list(gateway: &Gateway, filter: &Filter, keys: &Keys, page: Page) -> Result<Listed, Error> {
     let list = |connection: &rusqlite::Connection| {
+        let named = filter.agent_id.as_deref().map(|agent| agents::recorded_id(connection, agent));
+        let filter = Filter { agent_id: named.transpose()?, ..filter.clone() };
         let (before, after) = keys.resolve(|id| Ok(decisions::find_seq(connection, id)?))?;
         let window = Window { before, after, limit: page.limit, offset: page.offset };
-        Ok(decisions::list(connection, filter, window)?)
+        Ok(decisions::list(connection, &filter, window)?)
     };
     if page.offset > OFFSET_AT_ONCE_MAX {
         let snapshot = gateway.store.snapshot()?;

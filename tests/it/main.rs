@@ -11,6 +11,7 @@ mod authorize;
 mod backup;
 mod backup_list;
 mod bench;
+mod clients;
 mod contract;
 mod crash;
 mod disk;

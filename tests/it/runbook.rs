@@ -109,7 +109,7 @@ fn the_readme_holds_after_a_kill() {
 }
 
 #[test]
-fn the_readme_s_approval_is_used_and_its_policy_is_tried_put_in_force_and_disabled() {
+fn the_readme_s_approval_is_used_its_policy_tried_put_in_force_and_disabled_and_its_environment_kept() {
     let home = Home::new();
     let gateway = home.start();
     let mut script = blocks("## A first decision", "## Back up");
@@ -121,6 +121,8 @@ fn the_readme_s_approval_is_used_and_its_policy_is_tried_put_in_force_and_disabl
         "\"policy_key\":\"house\"",
         "\"status\":\"active\"",
         "\"status\":\"disabled\"",
+        "\"version\":2",
+        "\"message\":\"the agent may not act in this environment\"",
     ] {
         assert!(said.contains(expected), "{expected} in {said}");
     }
