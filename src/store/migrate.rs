@@ -313,6 +313,7 @@ mod tests {
         files::create_private_file(&path).expect("created");
         let mut connection = connection::creator(&path).expect("it opens");
         create_with(&mut connection, migrations, NOW).expect("made");
+        connection::finish(connection).expect("finished");
         Made { folder, path }
     }
 
@@ -451,12 +452,11 @@ mod tests {
             let made = made(&[FIRST]);
             let ready = Barrier::new(6);
             std::thread::scope(|scope| {
-                for _ in 0..6 {
-                    scope.spawn(|| {
-                        let mut connection = made.open();
+                for mut connection in (0..6).map(|_| made.open()).collect::<Vec<_>>() {
+                    let (ready, migrations) = (&ready, [FIRST, SECOND, step("CREATE TABLE v (x)")]);
+                    scope.spawn(move || {
                         ready.wait();
-                        migrate_to(&mut connection, &[FIRST, SECOND, step("CREATE TABLE v (x)")], NOW)
-                            .expect("migrated");
+                        migrate_to(&mut connection, &migrations, NOW).expect("migrated");
                     });
                 }
             });
