@@ -81,13 +81,11 @@ find_programs() {
 
 # member NAME: the first of that name in the JSON on standard input, text or number
 member() {
-    awk -v name="\"$1\"" '
+    awk -v name="\"$1\"[ \t]*:[ \t]*" '
     { text = text $0 }
     END {
-        at = index(text, name)
-        if (at == 0) exit
-        rest = substr(text, at + length(name))
-        sub(/^[ \t]*:[ \t]*/, "", rest)
+        if (!match(text, name)) exit
+        rest = substr(text, RSTART + RLENGTH)
         if (rest ~ /^"/) { rest = substr(rest, 2); sub(/".*/, "", rest) } else sub(/[^0-9].*/, "", rest)
         print rest
     }'
@@ -146,8 +144,11 @@ pause() {
 # What a killed drill left goes with the next one.
 sweep() {
     for left in "$base"/aegis-drill.*; do
-        # Ours alone; its name ends with the number of the drill that made it.
+        # Ours alone; its name ends with the number of the drill that made it, and it holds
+        # what a drill makes first.
+        case ${left##*.} in '' | *[!0-9]*) continue ;; esac
         [ -n "$(find "$left" -prune -type d -user "$(id -u)" 2>/dev/null)" ] || continue
+        [ -d "$left/db" ] || [ -z "$(ls -A -- "$left")" ] || continue
         kill -0 "${left##*.}" 2>/dev/null || end "$left"
     done
 }

@@ -89,6 +89,31 @@ fn a_drill_in_folders_with_spaces_and_quotes_passes_and_leaves_nothing() {
 }
 
 #[test]
+fn a_backup_that_is_called_like_a_member_of_its_manifest_is_drilled() {
+    let home = office();
+    let gateway = home.start();
+    gateway.backup(&home, "seq");
+    assert_eq!(gateway.stop(), 0);
+    run(&mut script(&home, "drill.sh", &["backups/seq"])).assert_status(0).assert_says("4 receipts");
+}
+
+#[test]
+fn a_drill_sweeps_nothing_but_what_a_drill_left() {
+    let home = office();
+    let mine = home.path("tmp");
+    // No process has this number: it is above what the kernel gives.
+    for (folder, file) in [("aegis-drill.notes", "db"), ("aegis-drill.99999999", "diary")] {
+        fs::create_dir_all(mine.join(folder)).expect("a folder");
+        fs::write(mine.join(folder).join(file), "mine").expect("written");
+    }
+    run(&mut script(&home, "drill.sh", &[])).assert_status(0);
+    assert_eq!(names(&mine), ["aegis-drill.99999999", "aegis-drill.notes"]);
+    fs::remove_file(mine.join("aegis-drill.99999999/diary")).expect("removed");
+    run(&mut script(&home, "drill.sh", &[])).assert_status(0);
+    assert_eq!(names(&mine), ["aegis-drill.notes"]);
+}
+
+#[test]
 fn a_drill_without_a_backup_is_status_2() {
     let home = Home::new();
     run(&mut script(&home, "drill.sh", &[])).assert_status(2).assert_says("holds no backup");

@@ -1,6 +1,7 @@
 //! `restore.sh`: a proven backup in the database's place, or everything as it was.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -131,6 +132,26 @@ fn a_restore_where_no_database_is_makes_it() {
     assert_eq!(names(&disaster.home.path("db")), ["aegisagent.db"]);
     assert_eq!(mode(&disaster.home.path("db")), 0o700);
     assert_eq!(disaster.home.start().stop(), 0);
+}
+
+#[test]
+fn where_no_digest_can_be_made_the_copy_is_compared() {
+    for stub in ["#!/bin/sh\nexit 1\n", "#!/bin/sh\necho sha256sum: cannot >&2\n"] {
+        let disaster = Disaster::new();
+        let tools = disaster.home.path("tools");
+        fs::create_dir(&tools).expect("a folder");
+        fs::write(tools.join("sha256sum"), stub).expect("written");
+        fs::set_permissions(tools.join("sha256sum"), fs::Permissions::from_mode(0o755)).expect("a mode");
+        let path = format!("{}:/usr/local/bin:/usr/bin:/bin", tools.display());
+        run(disaster.restore(&[]).env("PATH", &path)).assert_status(0);
+        // A copy that is not what was proven is found all the same.
+        let copying = "#!/bin/sh\n/bin/cp \"$@\" && for to in \"$@\"; do :; done && echo more >>\"$to\"\n";
+        fs::write(tools.join("cp"), copying).expect("written");
+        fs::set_permissions(tools.join("cp"), fs::Permissions::from_mode(0o755)).expect("a mode");
+        run(disaster.restore(&[]).env("PATH", &path))
+            .assert_status(3)
+            .assert_says("changed while it was copied");
+    }
 }
 
 #[test]
