@@ -31,6 +31,9 @@ pub(super) const RESOURCE_CHARS_MAX: usize = 8192;
 /// What a body has at the top in the flat form alone.
 const FLAT_MEMBERS: [&str; 6] = ["tool", "action", "resource", "mutates_state", "parameters", "source_trust"];
 
+/// What a body has at the top in the nested form alone.
+const NESTED_MEMBERS: [&str; 4] = ["agent", "context", "environment", "root_trust_level"];
+
 /// The nested form, and what may stand beside `tool_call`.
 #[derive(Deserialize)]
 struct Nested {
@@ -115,9 +118,12 @@ fn question(call: &Call<'_>) -> Result<(Hash, service::Request), Error> {
 pub(crate) fn decode(body: &Json) -> Result<service::Request, Error> {
     let top: Top = from_json(body)?;
     let nested = body.get("tool_call").is_some();
-    // Ignoring one of them could lose the less trusted of two `source_trust`.
-    if nested && FLAT_MEMBERS.iter().any(|name| body.get(name).is_some()) {
-        return Err(Error::BadRequest("the body has both forms: tool_call and a flat call".to_owned()));
+    // Ignoring one of them could lose the less trusted of two `source_trust`, or an
+    // environment that the agent may not act in.
+    let others = if nested { &FLAT_MEMBERS[..] } else { &NESTED_MEMBERS[..] };
+    if let Some(name) = others.iter().find(|name| body.get(name).is_some()) {
+        let form = if nested { "beside a tool_call" } else { "in a flat call" };
+        return Err(Error::BadRequest(format!("the body has both forms: {name} cannot stand {form}")));
     }
     let mut request = if nested { decode_nested(body)? } else { decode_flat(body)? };
     request.freshness = freshness(top.nonce.as_deref(), top.timestamp.as_deref())?;

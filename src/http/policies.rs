@@ -179,11 +179,21 @@ fn requests(calls: &Json) -> Result<Vec<authorize::Request>, Error> {
             }
             other => other,
         };
-        let request = decode(call).map_err(placed)?;
-        let agent = call.get("agent").and_then(Json::as_str).map(str::to_owned).or(request.agent);
-        Ok(authorize::Request { agent, ..request })
+        let (call, agent) = without_named_agent(call);
+        let request = decode(&call).map_err(placed)?;
+        Ok(authorize::Request { agent: agent.or(request.agent), ..request })
     };
     calls.iter().enumerate().map(request).collect()
+}
+
+/// A call, and the agent that a flat one names by a text, as no agent's own request may.
+fn without_named_agent(call: &Json) -> (Json, Option<String>) {
+    let agent = call.get("agent").and_then(Json::as_str).map(str::to_owned);
+    let mut call = call.clone();
+    if let Json::Object(members) = &mut call {
+        members.retain(|(name, value)| name != "agent" || value.as_str().is_none());
+    }
+    (call, agent)
 }
 
 fn recorded(part: DecisionsPart) -> Result<Subject, Error> {

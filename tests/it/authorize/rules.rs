@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use serde_json::{Value, json};
 
 use super::{TRUSTED, ask, decision, flat, nested, with};
-use crate::support::Home;
+use crate::support::{Home, assert_failure};
 
 const PENALTIES: [(&str, i64); 7] = [
     ("trusted_internal_signed", 0),
@@ -73,6 +73,26 @@ fn who_it_is_for_and_which_run_it_belongs_to_is_on_record_in_both_forms() {
     for user in [Value::Null, json!({}), json!({"id": null, "role": null})] {
         assert_eq!(decision(&ask(&agent, &with(flat("read", TRUSTED), &json!({"user": user})))), "allow");
     }
+}
+
+#[test]
+fn a_body_of_both_forms_is_refused() {
+    let home = Home::new();
+    let gateway = home.start();
+    let agent = gateway.agent("a");
+    let mixed = |body: &Value, name: &str, value: &Value| with(body.clone(), &json!({name: value}));
+    let (flat, nested) = (flat("read", TRUSTED), nested("a", "read", TRUSTED));
+    for (name, value) in flat.as_object().expect("an object") {
+        assert_failure(&ask(&agent, &mixed(&nested, name, value)), 400, "BadRequest");
+    }
+    for name in ["tool_call", "agent", "context"] {
+        assert_failure(&ask(&agent, &mixed(&flat, name, &nested[name])), 400, "BadRequest");
+    }
+    // Where these belong is another place of the body; here they would be passed over.
+    for name in ["environment", "root_trust_level"] {
+        assert_failure(&ask(&agent, &mixed(&flat, name, &json!("unknown"))), 400, "BadRequest");
+    }
+    assert_eq!(gateway.get("/v1/receipts/chain-head")["head"], Value::Null);
 }
 
 #[test]
