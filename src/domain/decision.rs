@@ -12,6 +12,9 @@ use super::policy::{Outcome, PolicySet, Question, SECURITY_REVIEWERS};
 use super::tool::{DefaultDecision, Risk, ToolAction};
 use super::trust::TrustLevel;
 
+/// The operator's rules that a verdict names.
+pub const NAMED_MAX: usize = 50;
+
 /// What is known when a call is decided.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
@@ -56,7 +59,8 @@ pub struct Verdict {
     pub mutating: bool,
     /// Why, for people.
     pub reason: String,
-    /// Every rule that asked for this outcome.
+    /// The rules that asked for this outcome. Of an operator's, the first [`NAMED_MAX`] and
+    /// how many more; for `redact` each, since a repeated answer leaves out what they name.
     pub matched_policies: Vec<String>,
     /// Who should approve, for `require_approval`.
     pub approver_group: Option<String>,
@@ -167,10 +171,7 @@ impl<'a> Findings<'a> {
             outcome,
             mutating: false,
             reason: own().next().map_or_else(builtin, |named| named.reason()),
-            matched_policies: deciding()
-                .map(|(id, _, _)| id.clone())
-                .chain(own().map(|named| named.name.clone()))
-                .collect(),
+            matched_policies: deciding().map(|(id, _, _)| id.clone()).chain(names(own(), outcome)).collect(),
             approver_group: group.map(str::to_owned),
             redacted_fields: if outcome == Outcome::Redact { united(redacting) } else { Vec::new() },
             risk_score,
@@ -178,6 +179,16 @@ impl<'a> Findings<'a> {
             composite_risk_score,
         }
     }
+}
+
+fn names<'a>(rules: impl Iterator<Item = &'a &'a Named>, outcome: Outcome) -> Vec<String> {
+    let mut names: Vec<String> = rules.map(|named| named.name.clone()).collect();
+    if outcome != Outcome::Redact && names.len() > NAMED_MAX {
+        let more = names.len() - NAMED_MAX;
+        names.truncate(NAMED_MAX);
+        names.push(format!("+{more}"));
+    }
+    names
 }
 
 #[cfg(test)]

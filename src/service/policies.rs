@@ -8,6 +8,7 @@ use serde_json::json;
 use crate::domain::audit::{Event, EventType};
 use crate::domain::operator::Permission;
 use crate::domain::policy::document::{self, BYTES_MAX, Document, NAME_EXPECTED, RULES_MAX, is_name};
+use crate::domain::policy::glob::Cost;
 use crate::domain::policy::set::Policy;
 use crate::domain::policy::{BUILTIN_KEY, LANGUAGE, PolicySet};
 use crate::domain::time::Timestamp;
@@ -22,6 +23,11 @@ use super::{Error, Gateway, Page};
 pub const POLICIES_MAX: usize = 500;
 /// Bytes of all active documents together.
 const ACTIVE_BYTES_MAX: usize = 4 * BYTES_MAX;
+/// Globs whose one wildcard is `*`, of all active documents together, and those with a `?`.
+/// A call with the longest resource, made to nearly match each of them, takes some 60 ms
+/// for either number (`tests/benches/micro.rs`).
+const SEARCHED_MAX: usize = 5_000;
+const WALKED_MAX: usize = 1_000;
 
 /// What a version that disables a policy has for a document.
 const NO_RULES: &str = r#"{"rules":[]}"#;
@@ -138,10 +144,14 @@ pub(super) fn check_limits(set: &PolicySet) -> Result<(), Error> {
     let policies = set.policies();
     let rules: usize = policies.iter().map(|policy| policy.rules.len()).sum();
     let bytes: usize = policies.iter().map(|policy| policy.bytes).sum();
+    let globs = || policies.iter().flat_map(|policy| &policy.rules).flat_map(|rule| rule.when.globs());
+    let of = |cost: Cost| globs().filter(|glob| glob.cost() == cost).count();
     for (what, count, max) in [
         ("active policies", policies.len(), POLICIES_MAX),
         ("rules", rules, RULES_MAX),
         ("bytes of documents", bytes, ACTIVE_BYTES_MAX),
+        ("globs with no wildcard but *", of(Cost::Searched), SEARCHED_MAX),
+        ("globs with a ?", of(Cost::Walked), WALKED_MAX),
     ] {
         if count > max {
             let message = format!("with it there would be {count} {what} in force; at most {max} may be");

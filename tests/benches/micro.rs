@@ -125,12 +125,12 @@ fn policies(count: usize, when: &str) -> PolicySet {
     PolicySet::new(vec![Policy::new("bench", 1, document, text.len())])
 }
 
-fn decide_by(bencher: Bencher<'_, '_>, policies: &PolicySet) {
+fn decide_by(bencher: Bencher<'_, '_>, policies: &PolicySet, resource: &str) {
     let json = json::parse(CALL).expect("JSON");
     let call = ToolCall {
         tool: "github".into(),
         action: "merge_pull_request".into(),
-        resource: Some("payments#482".into()),
+        resource: Some(resource.into()),
         mutates_state: true,
         parameters: json.get("parameters").expect("parameters").clone(),
     };
@@ -159,13 +159,20 @@ fn decide_by(bencher: Bencher<'_, '_>, policies: &PolicySet) {
 /// The usual: each rule names its tool.
 #[divan::bench(args = [0, 10, 200, 2000])]
 fn decide_with_rules_by_tool(bencher: Bencher<'_, '_>, count: usize) {
-    decide_by(bencher, &policies(count, r#"{"tool":"tool-#","resource":"prod/*"}"#));
+    decide_by(bencher, &policies(count, r#"{"tool":"tool-#","resource":"prod/*"}"#), "payments#482");
 }
 
 /// No index helps: each rule is a glob on the resource.
 #[divan::bench(args = [10, 200, 2000])]
 fn decide_with_rules_by_glob(bencher: Bencher<'_, '_>, count: usize) {
-    decide_by(bencher, &policies(count, r#"{"resource":"*/prod-#/?*"}"#));
+    decide_by(bencher, &policies(count, r#"{"resource":"*/prod-#/?*"}"#), "payments#482");
+}
+
+/// The worst that an agent can ask: as long as may be, and nearly what each glob looks for.
+#[divan::bench(args = ["*aaaaaaaab*#*", "*aaaaaaaa?b*#*"])]
+fn decide_a_long_resource_with_2000_globs(bencher: Bencher<'_, '_>, glob: &str) {
+    let rules = policies(2000, &format!(r#"{{"resource":"{glob}"}}"#));
+    decide_by(bencher, &rules, &"a".repeat(8192));
 }
 
 fn append(tx: &mut Tx<'_>) -> Result<(), Error> {

@@ -632,6 +632,43 @@ fn two_thousand_rules_are_accepted_and_more_than_may_be_in_force_are_not() {
 }
 
 #[test]
+fn globs_that_every_call_is_tried_on_are_limited() {
+    let home = Home::new();
+    let gateway = home.start();
+    let globs = |glob: &str, count: usize| -> Vec<Value> {
+        let all: Vec<String> = (0..count).map(|number| format!("{glob}{number}")).collect();
+        let one = |(number, some): (usize, &[String])| {
+            rule(&format!("r{number}"), "deny", json!({"resource": some}))
+        };
+        all.chunks(100).enumerate().map(one).collect()
+    };
+    for (glob, max) in [("*x", 5000), ("?x", 1000)] {
+        put(&gateway, "p", &globs(glob, max));
+        let answer = post(&gateway, "q", &document(&globs(glob, 1)));
+        assert_failure(&answer, 400, "BadRequest");
+        let told = answer.body["message"].as_str().expect("a message");
+        assert!(told.contains(&format!("{} globs", max + 1)), "{told}");
+    }
+    put(&gateway, "q", &globs("x", 6000));
+}
+
+#[test]
+fn a_decision_names_fifty_rules_and_how_many_more() {
+    let home = Home::new();
+    let gateway = home.start();
+    let agent = gateway.agent("a");
+    let rules = |effect: &str, count: usize| -> Vec<Value> {
+        (0..count).map(|number| rule(&format!("r{number}"), effect, json!({}))).collect()
+    };
+    put(&gateway, "p", &rules("deny", 50));
+    let named = |answer: Answer| answer.body["matched_policies"].as_array().expect("names").clone();
+    assert_eq!(named(agent.ask("read", SIGNED)).len(), 50);
+    put(&gateway, "p", &rules("deny", 60));
+    let names = named(agent.ask("read", SIGNED));
+    assert_eq!((names.len(), &names[49], &names[50]), (51, &json!("p/r49"), &json!("+10")));
+}
+
+#[test]
 fn changes_at_once_make_versions_without_gaps_and_one_set_each() {
     let home = Home::new();
     let gateway = home.start();

@@ -2,11 +2,12 @@
 //! is special, and there is no escape: a `?` also matches a literal asterisk.
 //!
 //! # Performance
-//! Time is linear in the text, whatever the glob: a glob is an automaton whose states are
-//! bits, all of them advanced with each character. There is no backtracking for a caller
-//! to provoke with a long resource. Most texts do not hold the longest literal part of a
-//! glob, and looking for that alone (the standard library's search, linear too) is far
-//! quicker.
+//! Time is linear in the text, whatever the glob: there is no backtracking for a caller to
+//! provoke with a long resource. Where `*` is the only wildcard, each literal part between
+//! two of them is looked for once, after the one before it (the standard library's search,
+//! linear too). With a `?` a glob is an automaton whose states are bits, all of them
+//! advanced with each character: some ten times slower, and so looked at only where the
+//! text holds the glob's longest literal part.
 
 /// Most characters of a glob.
 pub const GLOB_CHARS_MAX: usize = 255;
@@ -23,13 +24,25 @@ pub struct Glob {
     kind: Kind,
 }
 
+/// What a glob costs with every text that it is tried on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cost {
+    /// No wildcard: one comparison.
+    Compared,
+    /// `*` alone: one search through the text.
+    Searched,
+    /// With a `?`: a step for each character.
+    Walked,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
     /// No wildcard.
     Exact,
-    /// One `*`, at this byte.
-    Around(usize),
-    /// More: what any match contains, and the whole.
+    /// No wildcard but `*`: what a match begins with, what it has after that, one part
+    /// behind the other, and what it ends with.
+    Parts(String, Vec<String>, String),
+    /// A `?` is among them: what any match contains, and the whole.
     Automaton(String, Box<Automaton>),
 }
 
@@ -39,14 +52,15 @@ impl Glob {
         if text.chars().count() > GLOB_CHARS_MAX {
             return None;
         }
-        let mut stars = text.match_indices('*').map(|(at, _)| at);
-        let kind = match (stars.next(), stars.next(), text.contains('?')) {
-            (None, None, false) => Kind::Exact,
-            (Some(at), None, false) => Kind::Around(at),
-            _ => {
-                let literal = text.split(['*', '?']).max_by_key(|part| part.len()).unwrap_or("");
-                Kind::Automaton(literal.to_owned(), Box::new(Automaton::new(text)))
-            }
+        let kind = if text.contains('?') {
+            let literal = text.split(['*', '?']).max_by_key(|part| part.len()).unwrap_or("");
+            Kind::Automaton(literal.to_owned(), Box::new(Automaton::new(text)))
+        } else if let Some((first, rest)) = text.split_once('*') {
+            let (between, last) = rest.rsplit_once('*').unwrap_or(("", rest));
+            let between = between.split('*').filter(|part| !part.is_empty());
+            Kind::Parts(first.to_owned(), between.map(str::to_owned).collect(), last.to_owned())
+        } else {
+            Kind::Exact
         };
         Some(Glob { text: text.to_owned(), kind })
     }
@@ -55,11 +69,22 @@ impl Glob {
     pub fn matches(&self, text: &str) -> bool {
         match &self.kind {
             Kind::Exact => self.text == text,
-            Kind::Around(at) => {
-                let (before, after) = (&self.text[..*at], &self.text[at + 1..]);
-                text.len() >= before.len() + after.len() && text.starts_with(before) && text.ends_with(after)
+            Kind::Parts(first, between, last) => {
+                let Some(rest) = text.strip_prefix(first.as_str()) else { return false };
+                let Some(rest) = rest.strip_suffix(last.as_str()) else { return false };
+                // The first place is as good as any later one: it leaves more to look through.
+                between.iter().try_fold(rest, |rest, part| Some(rest.split_once(part.as_str())?.1)).is_some()
             }
             Kind::Automaton(literal, automaton) => text.contains(literal) && automaton.matches(text),
+        }
+    }
+
+    /// Whether a whole text must be looked at, and whether character by character.
+    pub fn cost(&self) -> Cost {
+        match self.kind {
+            Kind::Exact => Cost::Compared,
+            Kind::Parts(..) => Cost::Searched,
+            Kind::Automaton(..) => Cost::Walked,
         }
     }
 

@@ -43,6 +43,14 @@ pub struct Parameter {
 }
 
 impl Conditions {
+    /// Every glob among them.
+    pub fn globs(&self) -> impl Iterator<Item = &Glob> {
+        [&self.agent, &self.tool, &self.action, &self.resource, &self.environment]
+            .into_iter()
+            .flatten()
+            .flatten()
+    }
+
     /// Whether all of them hold.
     pub fn hold(&self, question: &Question<'_>) -> bool {
         self.hold_but_for_parameters(question)
