@@ -3,10 +3,13 @@
 //! In one write transaction: who asks, and where; is the request fresh, was it asked
 //! before, what is known, the decision, its receipt, and the approval that it may need.
 //! The answer goes out when all of it is on disk.
+//!
+//! The rules are looked at before the transaction, where nobody waits for it, by what is
+//! known then. Inside, that verdict counts if all that it rests on is still the same;
+//! else the call is judged again.
 
 use std::time::Instant;
 
-use rusqlite::Connection;
 use serde_json::json;
 
 use crate::domain::action::{self, ToolCall};
@@ -23,7 +26,7 @@ use crate::domain::tool::{Risk, ToolAction};
 use crate::domain::trust::less_trusted;
 use crate::entropy;
 use crate::store::receipts::{Appended, Entry};
-use crate::store::{Store, Tx, agents, approvals, audit, decisions, policies, receipts, tools};
+use crate::store::{Basis, Store, Tx, agents, approvals, audit, decisions, policies, receipts, tools};
 
 use super::admission::{self, Freshness};
 use super::{Error, Gateway};
@@ -120,6 +123,8 @@ struct Prepared {
     received: Instant,
     ids: Ids,
     approval_ttl_seconds: u32,
+    /// A verdict, and what it rests on.
+    foreseen: Option<(Basis, Verdict)>,
 }
 
 /// Decides `request` for the agent whose token hashes to `token`, and hands the answer
@@ -129,7 +134,7 @@ where
     D: FnOnce(Result<Authorization, Error>) + Send + 'static,
 {
     let now = gateway.now();
-    let prepared = match Prepared::new(gateway, token, request, received, now) {
+    let mut prepared = match Prepared::new(gateway, token, request, received, now) {
         Ok(prepared) => prepared,
         Err(error) => return done(Err(error)),
     };
@@ -137,8 +142,9 @@ where
     let done = move |answer: Result<Authorization, Error>| done(answer.and_then(in_its_environment));
     if prepared.request.dry_run {
         let store = &gateway.store;
-        return done(store.read(|connection| prepared.answer_dry_run(store, connection, now)));
+        return done(prepared.answer_dry_run(store, now));
     }
+    prepared.foresee(&gateway.store);
     gateway.store.write_then(move |tx| prepared.answer(tx, now), done);
 }
 
@@ -165,10 +171,17 @@ impl Prepared {
             request,
             received,
             approval_ttl_seconds: gateway.approval_ttl_seconds,
+            foreseen: None,
         })
     }
 
-    fn answer(self, tx: &mut Tx<'_>, now: Timestamp) -> Result<Authorization, Error> {
+    fn foresee(&mut self, store: &Store) {
+        let Some(basis) = store.basis(self.token, &self.names) else { return };
+        let verdict = self.decide(&basis.agent, Some(&basis.action), &basis.policies);
+        self.foreseen = Some((basis, verdict));
+    }
+
+    fn answer(mut self, tx: &mut Tx<'_>, now: Timestamp) -> Result<Authorization, Error> {
         // Looked up again inside the transaction: a token that was rotated, or an
         // agent that was frozen since the request came in, counts.
         let agent = agents::known_by_token(tx, self.token)?.ok_or(Error::Unauthorized)?;
@@ -182,7 +195,10 @@ impl Prepared {
         }
         let registered = tools::known_action(tx, &self.names)?;
         let policies = policies::known(tx)?;
-        let verdict = self.decide(&agent, registered.as_deref(), &policies);
+        let verdict = match self.foreseen.take() {
+            Some((basis, verdict)) if basis.is(&agent, registered.as_deref(), &policies) => verdict,
+            _ => self.decide(&agent, registered.as_deref(), &policies),
+        };
         let at = receipts::next_time(tx, now);
         let decision = self.record_of(&agent, &verdict, policies.tag(), at);
         let receipt = append_receipt(tx, &decision, &self.ids.receipt)?;
@@ -195,24 +211,21 @@ impl Prepared {
         Ok(Authorization { is_elsewhere: standing == Standing::Elsewhere, ..answer })
     }
 
-    fn answer_dry_run(
-        &self,
-        store: &Store,
-        connection: &Connection,
-        now: Timestamp,
-    ) -> Result<Authorization, Error> {
-        let agent = agents::find_by_token(connection, self.token)?.ok_or(Error::Unauthorized)?;
-        self.check_agent(&agent)?;
-        let standing = self.standing(&agent);
-        if standing == Standing::Admitted {
-            self.request.freshness.check(connection, &agent, now)?;
-        }
-        let registered = tools::find_action(connection, &self.names.0, &self.names.1)?;
-        let policies = store.policies(connection)?;
+    fn answer_dry_run(&self, store: &Store, now: Timestamp) -> Result<Authorization, Error> {
+        let (agent, registered, policies) = store.read(|connection| {
+            let agent = agents::find_by_token(connection, self.token)?.ok_or(Error::Unauthorized)?;
+            self.check_agent(&agent)?;
+            if self.standing(&agent) == Standing::Admitted {
+                self.request.freshness.check(connection, &agent, now)?;
+            }
+            let registered = tools::find_action(connection, &self.names.0, &self.names.1)?;
+            Ok::<_, Error>((agent, registered, store.policies(connection)?))
+        })?;
         let verdict = self.decide(&agent, registered.as_ref(), &policies);
         let decision = self.record_of(&agent, &verdict, policies.tag(), now);
+        let is_elsewhere = self.standing(&agent) == Standing::Elsewhere;
         let answer = authorization(decision, verdict, None, None);
-        Ok(Authorization { is_elsewhere: standing == Standing::Elsewhere, dry_run: true, ..answer })
+        Ok(Authorization { is_elsewhere, dry_run: true, ..answer })
     }
 
     fn standing(&self, agent: &Agent) -> Standing {

@@ -77,7 +77,36 @@ struct Tables {
     policies: Option<Arc<PolicySet>>,
 }
 
+/// What a decision rests on, beside the call itself.
+#[derive(Debug, Clone)]
+pub struct Basis {
+    /// Who asks.
+    pub agent: Arc<Agent>,
+    /// What is registered for the action.
+    pub action: Arc<ToolAction>,
+    /// The policies in force.
+    pub policies: Arc<PolicySet>,
+}
+
+impl Basis {
+    /// Whether a decision on these would be the same. Another set of policies counts as
+    /// another one even where its rules are the same.
+    pub fn is(&self, agent: &Agent, action: Option<&ToolAction>, policies: &Arc<PolicySet>) -> bool {
+        Arc::ptr_eq(&self.policies, policies) && *self.agent == *agent && Some(&*self.action) == action
+    }
+}
+
 impl Known {
+    /// What a decision will most likely rest on; `None` where a part of it is not known.
+    pub(crate) fn basis(&self, token: Hash, names: &(String, String)) -> Option<Basis> {
+        let tables = unpoisoned(&self.tables);
+        Some(Basis {
+            agent: tables.agents.get(&token).cloned()?,
+            action: tables.actions.get(names).cloned()?,
+            policies: tables.policies.clone()?,
+        })
+    }
+
     /// The agent of a token; `find` looks it up where it is not known.
     pub(crate) fn agent_or<E>(
         &self,
@@ -174,6 +203,7 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::agent::{AgentStatus, Profile, RiskTier};
     use crate::domain::policy::document;
     use crate::domain::policy::set::Policy;
     use crate::domain::tool::{DefaultDecision, Risk};
@@ -209,6 +239,39 @@ mod tests {
         assert!(is_known(&known, &names));
         known.forget();
         assert!(!is_known(&known, &names));
+    }
+
+    #[test]
+    fn a_basis_is_the_same_only_while_all_of_it_is() {
+        let (known, names, token) = (Known::default(), ("t".to_owned(), "a".to_owned()), Hash::of(b"token"));
+        let agent = Agent {
+            id: "id".into(),
+            agent_key: "k".into(),
+            name: "n".into(),
+            environment: "production".into(),
+            risk_tier: RiskTier::Low,
+            status: AgentStatus::Active,
+            profile: Profile::default(),
+            frozen_reason: None,
+            quarantined_at: None,
+            force_approval: false,
+            allowed_environments: Vec::new(),
+            signing_key: None,
+            created_at: String::new(),
+            updated_at: String::new(),
+        };
+        known.agent_or(token, || Ok::<_, ()>(Some(agent.clone()))).expect("found");
+        known.action_or(&names, || Found::Ok(Some(action()))).expect("found");
+        assert!(known.basis(token, &names).is_none(), "the policies are not known");
+        let policies = known.policies_or(|| Ok::<_, ()>(Arc::new(set(1)))).expect("found");
+        let basis = known.basis(token, &names).expect("all is known");
+        assert!(basis.is(&agent, Some(&action()), &policies));
+        assert!(!basis.is(&agent, None, &policies));
+        assert!(!basis.is(&agent, Some(&action()), &Arc::new(set(2))));
+        let riskier = ToolAction { risk: Risk::High, ..action() };
+        assert!(!basis.is(&agent, Some(&riskier), &policies));
+        let frozen = Agent { status: AgentStatus::Frozen, ..agent };
+        assert!(!basis.is(&frozen, Some(&action()), &policies));
     }
 
     #[test]

@@ -51,6 +51,7 @@ use watch::Watch;
 pub use background::{Background, Turn};
 pub use commit::Tx;
 pub use error::{Error, Refusal};
+pub use known::Basis;
 pub use snapshot::{Snapshot, Stopping};
 
 /// The open database.
@@ -154,6 +155,12 @@ impl Store {
     /// inside the transaction.
     pub fn operator_by_token(&self, token: Hash) -> Result<Option<Arc<Operator>>, Error> {
         self.known.operator_or(token, || self.read(|connection| operators::find_by_token(connection, token)))
+    }
+
+    /// What a decision would rest on, if all of it is in memory: for judging ahead of the
+    /// transaction, which compares it with what it finds then.
+    pub fn basis(&self, token: Hash, names: &(String, String)) -> Option<Basis> {
+        self.known.basis(token, names)
     }
 
     /// The policies in force, on a view of [`Store::read`]. From memory where they are known.
