@@ -64,6 +64,7 @@
 //! | [`config`] | the only reader of the environment |
 //! | [`token`] | the configured operator's token; the others are in the database |
 //! | [`notify`] | readiness, told to the service manager |
+//! | [`stderr`] | the log's way out, which holds nobody up |
 //! | [`clock`], [`entropy`] | time and randomness |
 //!
 //! | A change of … | touches |
@@ -86,6 +87,7 @@ pub mod http;
 pub mod notify;
 pub mod service;
 pub mod startup;
+pub mod stderr;
 pub mod store;
 mod sync;
 pub mod token;

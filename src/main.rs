@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
+use std::panic;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -18,6 +19,7 @@ use aegis_gateway::notify::{self, State};
 use aegis_gateway::service::limits::Limits;
 use aegis_gateway::service::{Gateway, health, housekeeping};
 use aegis_gateway::startup::{self, Options, Started};
+use aegis_gateway::stderr;
 use aegis_gateway::store::guard::{Guard, Layout};
 use aegis_gateway::store::{Store, files};
 use aegis_gateway::token;
@@ -210,7 +212,9 @@ fn start_log(filter: &str) {
             let level = record.level().as_str().to_ascii_lowercase();
             writeln!(line, "{} {level} {}", SystemClock.now(), record.args())
         })
+        .target(env_logger::Target::Pipe(Box::new(stderr::Log::default())))
         .init();
+    panic::set_hook(Box::new(|panic| log::error!("{}", panic.to_string().replace('\n', " "))));
 }
 
 /// Asks `/readyz` of the running gateway. With port 0, the port stands in the lock file.
@@ -265,8 +269,6 @@ fn print(text: &str) -> ExitCode {
 /// Says why in one line. The only way this program ends otherwise than well.
 fn fail(status: u8, message: &str) -> ExitCode {
     // Not `eprintln!`, which panics where standard error is full: the status must hold.
-    if writeln!(io::stderr(), "aegis-gateway: {message}").is_err() {
-        log::debug!("standard error cannot be written");
-    }
+    stderr::say(&format!("aegis-gateway: {message}"));
     ExitCode::from(status)
 }

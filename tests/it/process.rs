@@ -718,6 +718,48 @@ fn a_log_that_cannot_be_written_changes_neither_the_work_nor_the_exit_status() {
 }
 
 #[test]
+fn a_log_that_nobody_reads_holds_up_neither_decisions_nor_the_stop() {
+    for reads_in_the_end in [true, false] {
+        let home = Home::new().with("RUST_LOG", "debug");
+        let mut child = home.command(&[]).stderr(Stdio::piped()).spawn().expect("the gateway runs");
+        let mut log = child.stderr.take().expect("a pipe");
+        wait_until("it is ready", || run(&home, &["healthcheck"]).status.code() == Some(0));
+        let address = fs::read_to_string(home.path("db/aegisagent.db.lock")).expect("an address");
+        let token = fs::read_to_string(home.path("db/admin.token")).expect("a token");
+        let (address, token) = (address.trim().parse().expect("an address"), token.trim());
+        let ask =
+            |path: &str| try_request(address, "GET", path, Some(token), None).expect("an answer").status;
+        // A line each: more than a pipe holds, which is 64 KiB.
+        for _ in 0..1500 {
+            assert_eq!(ask("/v1/agents"), 200);
+        }
+        if reads_in_the_end {
+            let mut read = String::new();
+            let missing = "lines of the log are missing";
+            let mut bytes = [0; 1 << 16];
+            while !read.contains(missing) {
+                let count = log.read(&mut bytes).expect("the log goes on");
+                read.push_str(&String::from_utf8_lossy(&bytes[..count]));
+                assert!(read.len() < 1 << 20, "no line is missing");
+                assert_eq!(ask("/v1/agents"), 200);
+            }
+            let line = read.lines().find(|line| line.contains(missing)).expect("a line");
+            assert!(line.split(' ').next().is_some_and(|count| count.parse::<u32>().is_ok()), "{line}");
+            drop(log);
+        }
+        let stopped = Command::new("kill").arg(child.id().to_string()).status().expect("kill runs");
+        assert!(stopped.success());
+        let mut ended = None;
+        wait_until("it ends", || {
+            ended = child.try_wait().expect("a child");
+            ended.is_some()
+        });
+        assert_eq!(ended.and_then(|status| status.code()), Some(0));
+        assert_left_clean(&home);
+    }
+}
+
+#[test]
 fn a_gateway_started_by_nohup_outlives_its_terminal() {
     let home = Home::new();
     let mut command = Command::new("sh");
