@@ -20,6 +20,10 @@ pub const TTL_SECONDS_MAX: u32 = 2_592_000;
 /// whoever comes too late can still see what was asked.
 pub const UNDECIDED_CALL_KEPT_SECONDS: i64 = 86_400;
 
+/// How far the clock may have been set back since an approval was asked for, in seconds.
+/// Beyond it nobody can say how old the approval is, and it counts as ended.
+pub const CLOCK_BACK_SECONDS_MAX: i64 = 300;
+
 words! {
     /// Where an approval stands.
     Status {
@@ -65,7 +69,8 @@ pub struct NewApproval {
     pub tool_call: Vec<u8>,
     /// Who should decide.
     pub approver_group: String,
-    /// When the decision was made.
+    /// When it was asked for, by the clock: the decision's time is the chain's, which stays
+    /// ahead where the clock once was.
     pub created_at: Timestamp,
     /// When it can no longer be approved or used.
     pub expires_at: Timestamp,
@@ -92,7 +97,7 @@ pub struct Approval {
     pub approver_user_id: Option<String>,
     /// Why.
     pub reason: Option<String>,
-    /// When it was asked for.
+    /// When it was asked for, by the clock.
     pub created_at: Timestamp,
     /// When it can no longer be approved or used.
     pub expires_at: Timestamp,
@@ -144,7 +149,7 @@ impl Approval {
 
     /// Whether it can no longer be given or used, by the time alone.
     pub fn has_ended(&self, now: Timestamp) -> bool {
-        now >= self.expires_at
+        now >= self.expires_at || now.plus_seconds(CLOCK_BACK_SECONDS_MAX) < self.created_at
     }
 
     /// Whether it may be changed so at a time.
@@ -210,8 +215,9 @@ impl Approval {
 mod tests {
     use super::*;
 
-    const END: Timestamp = Timestamp::from_micros(1000);
-    const IN_TIME: Timestamp = Timestamp::from_micros(999);
+    const BEGIN: Timestamp = Timestamp::from_micros(1_000_000_000_000);
+    const END: Timestamp = BEGIN.plus_seconds(1000);
+    const IN_TIME: Timestamp = BEGIN.plus_seconds(999);
 
     fn approval(recorded: Status, is_consumed: bool) -> Approval {
         let hash = Hash::of(b"the call");
@@ -225,7 +231,7 @@ mod tests {
             approver_group: "g".to_owned(),
             approver_user_id: None,
             reason: None,
-            created_at: Timestamp::from_micros(0),
+            created_at: BEGIN,
             expires_at: END,
             edited_at: None,
             decided_at: None,
@@ -239,6 +245,9 @@ mod tests {
         for (recorded, at, shown) in [
             (Created, IN_TIME, Created),
             (Created, END, Expired),
+            // The clock was set back: by little, and by more than is believed.
+            (Created, BEGIN.plus_seconds(-CLOCK_BACK_SECONDS_MAX), Created),
+            (Created, BEGIN.plus_seconds(-CLOCK_BACK_SECONDS_MAX - 1), Expired),
             (Approved, END, Approved),
             (Rejected, END, Rejected),
         ] {
@@ -255,6 +264,8 @@ mod tests {
         for (recorded, is_consumed, at, expected) in [
             (Status::Created, false, IN_TIME, "+++n"),
             (Status::Created, false, END, "xxxn"),
+            (Status::Created, false, BEGIN.plus_seconds(-1000), "xxxn"),
+            (Status::Approved, false, BEGIN.plus_seconds(-1000), "dddn"),
             (Status::Approved, false, IN_TIME, "ddd+"),
             (Status::Approved, false, END, "dddn"),
             (Status::Approved, true, IN_TIME, "dddn"),

@@ -206,7 +206,7 @@ impl Prepared {
         if standing == Standing::Stopped {
             audit::insert(tx, &admission::attempt_event(&agent, &decision)?)?;
         }
-        let approval = self.ask_for_approval(tx, &verdict, &decision)?;
+        let approval = self.ask_for_approval(tx, &verdict, &decision, now)?;
         let answer = authorization(decision, verdict, approval, Some(receipt));
         Ok(Authorization { is_elsewhere: standing == Standing::Elsewhere, ..answer })
     }
@@ -327,6 +327,7 @@ impl Prepared {
         tx: &Tx<'_>,
         verdict: &Verdict,
         decision: &Decision,
+        now: Timestamp,
     ) -> Result<Option<Asked>, Error> {
         let Some(approver_group) = verdict.approver_group.clone() else { return Ok(None) };
         let approval = NewApproval {
@@ -336,8 +337,8 @@ impl Prepared {
             action_hash: self.action_hash,
             tool_call: self.canonical_call.clone(),
             approver_group,
-            created_at: decision.created_at,
-            expires_at: decision.created_at.plus_seconds(self.approval_ttl_seconds.into()),
+            created_at: now,
+            expires_at: now.plus_seconds(self.approval_ttl_seconds.into()),
         };
         approvals::insert(tx, &approval)?;
         audit::insert(tx, &approval_event(&approval, decision)?)?;
@@ -375,7 +376,7 @@ fn append_receipt(tx: &mut Tx<'_>, decision: &Decision, nonce: &str) -> Result<A
 
 /// Names the call by its hash: never by its parameters.
 fn approval_event(approval: &NewApproval, decision: &Decision) -> Result<Event, Error> {
-    let id = entropy::uuid(approval.created_at).map_err(Error::Entropy)?;
+    let id = entropy::uuid(decision.created_at).map_err(Error::Entropy)?;
     let action_hash = approval.action_hash.to_string();
     let details = json!({
         "id": approval.id,
@@ -394,14 +395,14 @@ fn approval_event(approval: &NewApproval, decision: &Decision) -> Result<Event, 
         input_hash: Some(action_hash),
         decision_id: Some(decision.id.clone()),
         approval_id: Some(approval.id.clone()),
-        ..Event::new(id, EventType::ApprovalCreated, &details, approval.created_at)
+        ..Event::new(id, EventType::ApprovalCreated, &details, decision.created_at)
     })
 }
 
 /// The earlier answer, with its approval as it stands now. Nothing is written.
 fn replay(tx: &Tx<'_>, prior: Decision, now: Timestamp) -> Result<Authorization, Error> {
     let approval = approvals::find_by_decision(tx.connection(), &prior.id)?;
-    let approval = approval.map(|approval| asked(approval, receipts::next_time(tx, now)));
+    let approval = approval.map(|approval| asked(approval, now));
     let redacted_fields = match prior.outcome {
         // By the rules that decided, whatever is in force now.
         Outcome::Redact => {

@@ -54,6 +54,9 @@ pub use error::{Error, Refusal};
 pub use known::Basis;
 pub use snapshot::{Snapshot, Stopping};
 
+/// How far the clock may be behind the last receipt without a word about it.
+const CLOCK_BEHIND_SECONDS_TOLD: i64 = 300;
+
 /// The open database.
 pub struct Store {
     path: PathBuf,
@@ -72,12 +75,18 @@ impl Store {
         let cannot = Refusal::sqlite("open the database");
         let mut writer = connection::writer(path).map_err(&cannot)?;
         migrate::migrate(&mut writer, now)?;
-        Self::start(path, layout, writer).map_err(Refusal::from)
+        Self::start(path, layout, writer, now).map_err(Refusal::from)
     }
 
-    fn start(path: &Path, layout: &guard::Layout, writer: Connection) -> Result<Self, Error> {
+    fn start(path: &Path, layout: &guard::Layout, writer: Connection, now: Timestamp) -> Result<Self, Error> {
         let open = Error::cannot("open the database");
         let head = Head::load(&writer)?;
+        if let Some(last) = head.time_ahead(now, CLOCK_BEHIND_SECONDS_TOLD) {
+            log::warn!(
+                "the clock says {now}, but the last receipt is of {last}: receipts will carry that time until \
+                 the clock has reached it; see that the clock is right"
+            );
+        }
         commit::touch(&writer).map_err(Error::cannot("write to the database"))?;
         let reader = connection::reader(path).map_err(&open)?;
         Head::load(&reader)?;

@@ -47,6 +47,11 @@ impl Head {
         Ok(Head { seq, receipt_hash, ts })
     }
 
+    /// The time of the last receipt, where it is more than `seconds` later than `now`.
+    pub(super) fn time_ahead(&self, now: Timestamp, seconds: i64) -> Option<Timestamp> {
+        self.ts.filter(|ts| *ts > now.plus_seconds(seconds))
+    }
+
     fn next_time(&self, now: Timestamp) -> Timestamp {
         self.ts.map_or(now, |last| last.max(now))
     }

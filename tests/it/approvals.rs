@@ -3,10 +3,13 @@
 use std::fs;
 use std::sync::Barrier;
 
+use aegis_gateway::clock::Clock;
+use aegis_gateway::startup::{self, Options};
+use aegis_gateway::store::receipts::{self, Entry};
 use serde_json::{Value, json};
 
 use crate::support::{
-    Agent, Answer, Gateway, Home, assert_failure, dump, sha256, try_request, verified, wait_until,
+    Agent, Answer, Gateway, Hand, Home, assert_failure, dump, sha256, try_request, verified, wait_until,
 };
 
 const LONG_AGO: &str = "2020-01-01T00:00:00.000000Z";
@@ -808,6 +811,54 @@ fn an_approval_ends_when_the_setting_says() {
 }
 
 /// Approvals that wait and that were given, after the stopped gateway's file was changed.
+/// A chain whose last receipt is of the year 2100: the clock was wrong for a while.
+fn after_an_excursion_of_the_clock(home: &Home) {
+    let clock = Hand::default();
+    clock.set(4_102_444_800);
+    let started = startup::start(&Options::new(&home.database(), &home.path("backups")), &clock)
+        .expect("a new database");
+    let entry = Entry {
+        nonce: "0123456789abcdef",
+        agent_id: None,
+        user_id: None,
+        run_id: None,
+        trace_id: None,
+        tool: "consume_not_consumable",
+        action: "tamper_attempt",
+        resource: None,
+        source_trust: "malicious_suspected",
+        decision: "tamper_attempt",
+        approver: None,
+        action_hash: None,
+        decision_id: None,
+        decision_hash: None,
+        policy_version: None,
+    };
+    let appended = started.store.write(move |tx| receipts::append(tx, &entry, clock.now()));
+    assert_eq!(appended.expect("appended").seq, 1);
+    started.store.close().expect("closed");
+    started.guard.release().expect("released");
+}
+
+#[test]
+fn approvals_end_by_the_clock_also_where_the_chain_s_time_is_ahead_of_it() {
+    let home = Home::new().with("AEGIS_APPROVAL_TTL_SECS", "3");
+    fs::create_dir(home.path("db")).expect("a folder");
+    after_an_excursion_of_the_clock(&home);
+    let gateway = home.start();
+    assert!(gateway.log().contains("the last receipt is of 2100-01-01"), "{}", gateway.log());
+    let agent = gateway.agent("a");
+    let (used, late) = (id(&gateway, &agent), id(&gateway, &agent));
+    done(&gateway, &used, "approve");
+    done(&gateway, &used, "consume");
+    assert_eq!(gateway.get("/v1/decisions")[0]["created_at"], "2100-01-01T00:00:00.000000Z");
+    wait_until("it ends", || seen(&gateway, &late)["status"] == "EXPIRED");
+    assert_conflict(&change(&gateway, &late, "approve"), "EXPIRED", "approval_expired");
+    assert_eq!(gateway.get("/v1/approvals"), json!([]));
+    assert_eq!(gateway.stop(), 0);
+    verified(&home.database());
+}
+
 fn after_a_change_of_the_file(home: &Home, change_of_file: &str) -> (Gateway, String, String) {
     let gateway = home.start();
     let agent = gateway.agent("a");

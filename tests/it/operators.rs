@@ -3,10 +3,9 @@
 
 use std::fs;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use aegis_gateway::clock::{Clock, timestamp_of};
+use aegis_gateway::clock::timestamp_of;
 use aegis_gateway::domain::canon::Hash;
 use aegis_gateway::domain::operator::Scope;
 use aegis_gateway::domain::time::Timestamp;
@@ -17,7 +16,7 @@ use aegis_gateway::service::{self, Error, Page, tools};
 use aegis_gateway::startup::{self, Options};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Gateway, Home, assert_failure, wait_until};
+use crate::support::{Answer, Gateway, Hand, Home, assert_failure, wait_until};
 
 const TOKENS: &str = "/v1/admin/tokens";
 
@@ -402,16 +401,6 @@ fn of_many_at_once_one_gets_the_name() {
     assert_eq!(gateway.get(TOKENS).as_array().map(Vec::len), Some(1));
 }
 
-/// A clock that stands where it is put, in seconds.
-#[derive(Debug, Default)]
-struct Hand(AtomicI64);
-
-impl Clock for Hand {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_micros(0).plus_seconds(self.0.load(Ordering::Relaxed))
-    }
-}
-
 fn tool() -> Tool {
     Tool {
         id: String::new(),
@@ -443,7 +432,7 @@ fn a_token_that_ends_after_it_was_admitted_changes_nothing_any_more() {
     tools::register(&gateway, actors[0].clone(), tool()).expect("while it lives");
 
     operators::revoke(&gateway, Actor::configured(), "revoked").expect("revoked");
-    clock.0.store(50, Ordering::Relaxed);
+    clock.set(50);
     for (made, actor) in [&revoked, &expired].into_iter().zip(actors) {
         assert_eq!(admitted(made).expect("read"), None, "{made:?}");
         let refused = tools::register(&gateway, actor.clone(), Tool { skill_key: "u".to_owned(), ..tool() });

@@ -5,10 +5,14 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use aegis_gateway::clock::Clock;
+use aegis_gateway::domain::time::Timestamp;
 
 pub const GATEWAY: &str = env!("CARGO_BIN_EXE_aegis-gateway");
 pub const VERIFIER: &str = env!("CARGO_BIN_EXE_aegis-verify-receipts");
@@ -624,5 +628,21 @@ impl Drop for SmallDisk {
         let status = Command::new("umount").arg("-l").arg(&self.0).status();
         let unmounted = status.is_ok_and(|status| status.success());
         assert!(unmounted || std::thread::panicking(), "{} is still mounted", self.0.display());
+    }
+}
+
+/// A clock that stands where it is put, in seconds.
+#[derive(Debug, Default)]
+pub struct Hand(AtomicI64);
+
+impl Hand {
+    pub fn set(&self, seconds: i64) {
+        self.0.store(seconds, Ordering::Relaxed);
+    }
+}
+
+impl Clock for Hand {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_micros(0).plus_seconds(self.0.load(Ordering::Relaxed))
     }
 }

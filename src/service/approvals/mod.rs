@@ -94,7 +94,8 @@ pub fn list(gateway: &Gateway, actor: &Actor, page: Page) -> Result<Vec<Seen>, E
     let list = |connection: &Connection| -> Result<Vec<Seen>, Error> {
         let mut bytes_left = if with_calls { LISTED_CALLS_BYTES_MAX } else { 0 };
         let waiting = approvals::list_waiting(connection, now, page.limit, page.offset)?;
-        let seen = waiting.into_iter().map(|approval| {
+        let in_time = waiting.into_iter().filter(|approval| !approval.has_ended(now));
+        let seen = in_time.map(|approval| {
             let tool_call = if bytes_left > 0 { frozen_call(connection, &approval)? } else { None };
             bytes_left = bytes_left.saturating_sub(tool_call.as_ref().map_or(0, String::len));
             Ok(Seen { status: approval.status_at(now), approval, tool_call })
@@ -133,7 +134,7 @@ fn decide(
         let call = case.call(tx)?;
         let (user_id, reason) = (approver.user_id.as_str(), approver.reason.as_deref());
         let decided = Decided { status, approver_user_id: user_id, reason };
-        approvals::set_decided(tx, &case.approval.id, &decided, case.at)?;
+        approvals::set_decided(tx, &case.approval.id, &decided, case.now)?;
         let done = Done {
             event_type: EventType::ApprovalDecided,
             word: if status == Status::Approved { "approved" } else { "rejected" },
@@ -165,7 +166,7 @@ pub fn edit(
             let message = "edited_tool_call: this tool and action are not registered";
             return Err(Error::Invalid(message.to_owned()));
         }
-        approvals::set_call(tx, &case.approval.id, &canonical, effective, case.at)?;
+        approvals::set_call(tx, &case.approval.id, &canonical, effective, case.now)?;
         let done = Done {
             event_type: EventType::ApprovalEdited,
             word: "edited",
@@ -188,7 +189,7 @@ pub fn consume(gateway: &Gateway, who: Who, id: &str, claim: Option<Hash>) -> Re
             return Ok(Err(refused));
         }
         let call = case.call(tx)?;
-        approvals::set_consumed(tx, &case.approval.id, claim, case.at)?;
+        approvals::set_consumed(tx, &case.approval.id, claim, case.now)?;
         let action_hash = case.approval.action_hash;
         let event_type = EventType::ApprovalConsumed;
         let done = Done { event_type, word: "consumed", call: &call, action_hash, approver: None };
@@ -200,8 +201,9 @@ pub fn consume(gateway: &Gateway, who: Who, id: &str, claim: Option<Hash>) -> Re
 /// An approval that somebody wants to change, inside the transaction that may do it.
 struct Case {
     approval: Approval,
-    /// The time of the receipt, by which the approval's end is judged too: setting the
-    /// clock back opens nothing again.
+    /// The clock's time, by which the approval's end is judged.
+    now: Timestamp,
+    /// The time of the receipt: the chain's, which is never before the last one's.
     at: Timestamp,
     who: Who,
     /// Who asks, where that is an agent.
@@ -223,13 +225,14 @@ where
 {
     let (clock, id) = (Arc::clone(&gateway.clock), id.to_owned());
     gateway.store.write(move |tx| {
-        let at = receipts::next_time(tx, clock.now());
+        let now = clock.now();
+        let at = receipts::next_time(tx, now);
         let agent_id = match &who {
-            Who::Operator(actor) => actor.require_in(tx, permission, at).map(|()| None)?,
+            Who::Operator(actor) => actor.require_in(tx, permission, now).map(|()| None)?,
             Who::Agent(token) => Some(id_of(agents::known_by_token(tx, *token)?.as_deref())?),
         };
         let approval = find(tx.connection(), &id, agent_id.as_deref())?;
-        act(tx, Case { approval, at, who, agent_id })
+        act(tx, Case { approval, now, at, who, agent_id })
     })?
 }
 
@@ -237,10 +240,10 @@ impl Case {
     /// Judges a change. What must be on record of a refusal is, when this returns it; one
     /// that leaves no record is an error.
     fn refused(&self, tx: &mut Tx<'_>, change: Change) -> Result<Option<Error>, Error> {
-        let Err(refusal) = self.approval.check(change, self.at) else { return Ok(None) };
+        let Err(refusal) = self.approval.check(change, self.now) else { return Ok(None) };
         let error = Error::ApprovalStands {
             message: refusal.message,
-            status: self.approval.status_at(self.at),
+            status: self.approval.status_at(self.now),
             reason: refusal.reason,
         };
         let Some(kind) = refusal.tamper else { return Err(error) };

@@ -126,7 +126,7 @@ pub(super) fn append_tamper(
     let receipt = receipts::append(tx, &entry, case.at)?;
     let details = json!({
         "id": approval.id,
-        "status": approval.status_at(case.at),
+        "status": approval.status_at(case.now),
         "action_hash": approval.action_hash.to_string(),
         "claimed_action_hash": claim.map(|claim| claim.to_string()),
         "receipt_id": receipt.event_id,
