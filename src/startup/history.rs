@@ -64,7 +64,7 @@ pub(super) fn judge(
     restored: Restored<'_>,
 ) -> Result<Option<Return>, Refusal> {
     let state = State::load(content)?;
-    let witnesses = Witnesses::of_folder(options.backups, &state.chain_id)
+    let witnesses = Witnesses::of_folder(options.backups, &state.chain_id, options.database)
         .map_err(Refusal::io("read the manifests in", options.backups))?;
     let report = witness::judge(content, &witnesses)?;
     for unreadable in report.unreadable {

@@ -327,6 +327,49 @@ BEGIN SELECT RAISE(ABORT, 'decisions are evidence: they are never updated'); END
 }
 
 #[test]
+fn a_damaged_manifest_does_not_hide_a_rollback_as_long_as_its_backup_is_there() {
+    let home = Home::new();
+    go_on(&home, 3, "b3.db");
+    go_on(&home, 3, "b6.db");
+    cut_at(&home.database(), 4);
+    for content in ["{", "", "{\"format_version\": 2}"] {
+        fs::write(home.path("backups/b6.db.manifest.json"), content).expect("written");
+        let (code, line) = home.start_refused();
+        assert_eq!(code, 3, "{line}");
+        assert!(
+            line.contains("is behind its own backups") && line.contains("b6.db has seen seq 6"),
+            "{line}"
+        );
+        let (status, report) = against_backups(&home);
+        assert_eq!((status, &report["verdict"]), (Some(1), &"truncated".into()), "{report}");
+        assert_eq!(report["witnesses"]["unreadable"], 1, "{report}");
+    }
+}
+
+#[test]
+fn backups_may_lie_beside_the_database_and_none_is_taken_for_a_file_of_its_own() {
+    let home = Home::new().with("AEGIS_BACKUP_DIR", "db");
+    let names = ["a.db", "aegisagent.db.new", "aegisagent.db.partial"];
+    let gateway = home.start();
+    decide(&gateway.agent("a"), 1);
+    for name in names {
+        let body = json!({ "filename": name });
+        assert_eq!(gateway.operator("POST", "/v1/admin/backup", Some(&body)).status, 200, "{name}");
+    }
+    for taken in ["aegisagent.db", "aegisagent.db.lock", "aegisagent.db.identity", "admin.token"] {
+        let body = json!({ "filename": taken });
+        assert_eq!(gateway.operator("POST", "/v1/admin/backup", Some(&body)).status, 409, "{taken}");
+    }
+    assert_eq!(gateway.stop(), 0);
+    // No witness of itself.
+    fs::write(home.path("db/aegisagent.db.manifest.json"), "{").expect("written");
+    assert_eq!(home.start().stop(), 0);
+    for name in names {
+        verified(&home.path("db").join(name));
+    }
+}
+
+#[test]
 fn manifests_of_other_chains_and_files_that_are_none_stop_no_start() {
     let (home, other) = (history(), history());
     let folder = home.path("backups");

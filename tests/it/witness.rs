@@ -479,7 +479,7 @@ fn a_database_is_judged_by_a_folder_of_manifests_without_reading_the_rest_of_it(
     let chain_id = said_of(&fs::read_to_string(folder.join("b3.db.manifest.json")).expect("a manifest"));
     let chain_id = chain_id["chain_id"].as_str().expect("an id");
     fs::write(folder.join("x.manifest.json"), "{").expect("written");
-    let witnesses = Witnesses::of_folder(&folder, chain_id).expect("a folder");
+    let witnesses = Witnesses::of_folder(&folder, chain_id, &home.database()).expect("a folder");
     let edited = "UPDATE receipts SET tool = 'x' WHERE seq = 2";
     for (statements, verdict, expected) in [
         (edited.to_owned(), Overall::Verified, [Verdict::Matched, Verdict::Matched]),
@@ -498,13 +498,17 @@ fn a_database_is_judged_by_a_folder_of_manifests_without_reading_the_rest_of_it(
     }
     // Databases are not opened: one without a manifest does not count.
     fs::remove_file(folder.join("b6.db.manifest.json")).expect("removed");
-    let without = Witnesses::of_folder(&folder, chain_id).expect("a folder");
+    let without = Witnesses::of_folder(&folder, chain_id, &home.database()).expect("a folder");
     let database = Connection::open(home.database()).expect("a database");
     assert_eq!(
         witness::judge(&database, &without).expect("judged").newest.map(|newest| newest.pin.seq),
         Some(3)
     );
-    let nowhere = Witnesses::of_folder(&home.path("nowhere"), chain_id).expect("no folder, no witnesses");
+    let nowhere = Witnesses::of_folder(&home.path("nowhere"), chain_id, &home.database())
+        .expect("no folder, no witnesses");
     assert_eq!(witness::judge(&database, &nowhere).expect("judged").overall(false), Overall::Unwitnessed);
-    assert!(Witnesses::of_folder(&folder.join("b3.db"), chain_id).is_err(), "a file is no folder");
+    assert!(
+        Witnesses::of_folder(&folder.join("b3.db"), chain_id, &home.database()).is_err(),
+        "a file is no folder"
+    );
 }

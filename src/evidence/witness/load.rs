@@ -21,17 +21,19 @@ use super::verdict::Pin;
 use super::{Unreadable, Witness, Witnesses};
 
 impl Witnesses {
-    /// The manifests in a folder, for the chain `chain_id`; no database is opened, so
-    /// the folder may be the live database's own. Those that cannot be read are listed.
-    /// A folder that is not there holds none.
-    pub fn of_folder(path: &Path, chain_id: &str) -> io::Result<Self> {
+    /// The manifests in a folder, for the chain `chain_id`. Those that cannot be read are
+    /// listed, and the backups that they describe speak for themselves; no other database
+    /// is opened, and `live`, which is to be judged, in no case. A folder that is not there
+    /// holds none.
+    pub fn of_folder(path: &Path, chain_id: &str, live: &Path) -> io::Result<Self> {
         let mut found = Witnesses { chain_id: chain_id.to_owned(), ..Witnesses::default() };
         let entries = match entries(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             other => other?,
         };
+        let own = fs::metadata(live).map(|metadata| identity(&metadata)).ok();
         for path in entries.iter().filter(|path| is_manifest(path)) {
-            found.keep_manifest(path);
+            found.keep_manifest(path, own);
         }
         Ok(found)
     }
@@ -66,28 +68,39 @@ impl Witnesses {
     fn add_folder(&mut self, folder: &Path, own: (u64, u64)) -> io::Result<()> {
         for path in entries(folder)? {
             if is_manifest(&path) {
-                self.keep_manifest(&path);
+                self.keep_manifest(&path, Some(own));
                 continue;
             }
             let is_own = fs::metadata(&path).is_ok_and(|metadata| identity(&metadata) == own);
             if is_own || fs::exists(files::with_suffix(&path, SUFFIX)).unwrap_or(false) {
                 continue;
             }
-            match is_database(&path) {
-                Ok(false) => {}
-                Ok(true) => match of_database(&path) {
-                    Ok(witness) => self.all.push(witness),
-                    Err(reason) => self.unreadable.push(Unreadable { path, reason }),
-                },
-                Err(error) => self.unreadable.push(Unreadable { path, reason: error.to_string() }),
-            }
+            self.keep_database(path);
         }
         Ok(())
     }
 
-    fn keep_manifest(&mut self, path: &Path) {
-        if let Err(unreadable) = self.add_manifest(path) {
-            self.unreadable.push(unreadable);
+    /// A manifest, or else the backup beside it: a head must not go unseen for a damaged
+    /// manifest.
+    fn keep_manifest(&mut self, path: &Path, own: Option<(u64, u64)>) {
+        let Err(unreadable) = self.add_manifest(path) else { return };
+        self.unreadable.push(unreadable);
+        let name = path.file_name().and_then(OsStr::to_str).and_then(|name| name.strip_suffix(SUFFIX));
+        let Some(backup) = name.map(|name| path.with_file_name(name)) else { return };
+        let found = fs::metadata(&backup).ok().filter(Metadata::is_file);
+        if found.is_some_and(|metadata| own != Some(identity(&metadata))) {
+            self.keep_database(backup);
+        }
+    }
+
+    fn keep_database(&mut self, path: PathBuf) {
+        match is_database(&path) {
+            Ok(false) => {}
+            Ok(true) => match of_database(&path) {
+                Ok(witness) => self.all.push(witness),
+                Err(reason) => self.unreadable.push(Unreadable { path, reason }),
+            },
+            Err(error) => self.unreadable.push(Unreadable { path, reason: error.to_string() }),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The names that belong to one database.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,8 @@ pub struct Layout {
     pub lock: PathBuf,
     /// The record of the file the gateway ran on last.
     pub record: PathBuf,
-    /// A database in the making.
+    /// A database in the making; hidden, as no backup's name may be, since it is removed
+    /// wherever it is found.
     pub partial: PathBuf,
 }
 
@@ -47,13 +49,16 @@ impl Layout {
             Err(error) => return Err(Refusal::io("find", path)(error)),
         };
         let with = |suffix| files::with_suffix(&database, suffix);
+        let mut partial = OsString::from(".");
+        partial.push(database.file_name().unwrap_or_default());
+        partial.push(".new");
         Ok(Layout {
             wal: with("-wal"),
             shm: with("-shm"),
             journal: with("-journal"),
             lock: with(".lock"),
             record: with(".identity"),
-            partial: with(".new"),
+            partial: database.with_file_name(partial),
             database,
         })
     }
