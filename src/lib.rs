@@ -72,7 +72,7 @@
 //! | a rule of deciding | `domain/policy/builtin.json`, and the table test in `domain/decision.rs` |
 //! | a column | a new file in `migrations/`, one file of `store/`, the domain type; a column of evidence also in how the verifier reads older versions, since a restored backup is verified before it is migrated |
 //! | what a token's scope may do | `domain/operator.rs`, and the table in `tests/it/operators.rs` |
-//! | an endpoint | a line of `http/router.rs`, one handler, one service function |
+//! | an endpoint | a line of `http/router.rs`, one handler, one service function, its area's file in `http/openapi/` |
 //! | an error a caller can see | a variant of [`service::Error`]; the compiler shows the status map |
 //! | a setting | `config.rs`, and the README's table |
 //! | the receipt's members | a new format version beside the old one, and a new golden file |

@@ -113,6 +113,8 @@ pub struct Registration {
     pub profile: Profile,
     /// Environments it may ask for; empty means any.
     pub allowed_environments: Vec<String>,
+    /// Whether every call of it that is allowed needs an approval.
+    pub force_approval: bool,
     /// What its requests will be signed with.
     pub signing_key: Option<SigningKey>,
     /// When it was registered.
@@ -133,6 +135,7 @@ pub enum Change {
     ModelProvider(Option<String>),
     ModelName(Option<String>),
     Purpose(Option<String>),
+    ForceApproval(bool),
     SigningKey(Option<SigningKey>),
 }
 
@@ -156,6 +159,7 @@ impl Agent {
             Change::ModelProvider(text) => profile.model_provider = text,
             Change::ModelName(text) => profile.model_name = text,
             Change::Purpose(text) => profile.purpose = text,
+            Change::ForceApproval(force) => self.force_approval = force,
             Change::SigningKey(key) => self.signing_key = key,
         }
     }

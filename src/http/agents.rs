@@ -18,7 +18,7 @@ const ENVIRONMENTS_MAX: usize = 64;
 const SIGNING_KEY_CHARS_MAX: usize = 512;
 
 /// Members of an agent that `PATCH` does not change.
-const FIXED_MEMBERS: [&str; 12] = [
+const FIXED_MEMBERS: [&str; 11] = [
     "id",
     "agent_key",
     "agent_token",
@@ -26,7 +26,6 @@ const FIXED_MEMBERS: [&str; 12] = [
     "last_seen_at",
     "frozen_reason",
     "quarantined_at",
-    "force_approval",
     "allowed_environments",
     "mtls_cn",
     "created_at",
@@ -47,6 +46,7 @@ struct RegisterBody {
     purpose: Option<String>,
     signing_key: Option<String>,
     allowed_environments: Option<Vec<String>>,
+    force_approval: Option<bool>,
 }
 
 #[derive(Serialize)]
@@ -82,8 +82,7 @@ fn registration(call: &Call<'_>, body: RegisterBody) -> Result<Registration, Err
     ] {
         checked_optional(name, text.as_ref(), TEXT_CHARS_MAX)?;
     }
-    let signing_key = body.signing_key.filter(|key| !key.is_empty());
-    checked_optional("signing_key", signing_key.as_ref(), SIGNING_KEY_CHARS_MAX)?;
+    let signing_key = body.signing_key.as_deref().map(signing_key).transpose()?;
     let risk_tier = risk_tier(&body.risk_tier)?;
     let allowed_environments = body.allowed_environments.unwrap_or_default();
     if allowed_environments.len() > ENVIRONMENTS_MAX {
@@ -106,7 +105,8 @@ fn registration(call: &Call<'_>, body: RegisterBody) -> Result<Registration, Err
             purpose: body.purpose,
         },
         allowed_environments,
-        signing_key: signing_key.map(|key| SigningKey::new(key.as_bytes())),
+        force_approval: body.force_approval.unwrap_or_default(),
+        signing_key,
         at: call.gateway.now(),
     })
 }
@@ -144,7 +144,14 @@ fn change(name: &str, value: &Json) -> Result<Option<Change>, Error> {
         "model_provider" => Change::ModelProvider(optional()?),
         "model_name" => Change::ModelName(optional()?),
         "purpose" => Change::Purpose(optional()?),
-        "signing_key" => Change::SigningKey(signing_key(value)?),
+        "force_approval" => match value {
+            Json::Bool(force) => Change::ForceApproval(*force),
+            _ => return Err(fit()),
+        },
+        "signing_key" => match value {
+            Json::Null => Change::SigningKey(None),
+            _ => Change::SigningKey(Some(signing_key(value.as_str().ok_or_else(fit)?)?)),
+        },
         _ if FIXED_MEMBERS.contains(&name) => {
             return Err(Error::Invalid(format!("{name} cannot be changed by this route")));
         }
@@ -152,16 +159,10 @@ fn change(name: &str, value: &Json) -> Result<Option<Change>, Error> {
     }))
 }
 
-/// An empty key is none where one is registered; here it could be a variable that was not
-/// set, and would take the protection away.
-fn signing_key(value: &Json) -> Result<Option<SigningKey>, Error> {
-    if matches!(value, Json::Null) {
-        return Ok(None);
-    }
-    let text =
-        value.as_str().ok_or_else(|| Error::BadRequest("signing_key must be a text or null".to_owned()))?;
+/// An empty key could be a variable that was not set: it would mean no protection at all.
+fn signing_key(text: &str) -> Result<SigningKey, Error> {
     checked("signing_key", text, 1, SIGNING_KEY_CHARS_MAX)?;
-    Ok(Some(SigningKey::new(text.as_bytes())))
+    Ok(SigningKey::new(text.as_bytes()))
 }
 
 #[derive(Serialize)]

@@ -74,6 +74,7 @@ fn write(out: &mut Vec<u8>, Seen { approval, status, tool_call }: &Seen) {
 struct ApproverBody {
     approver_user_id: String,
     reason: Option<String>,
+    claimed_action_hash: Option<String>,
 }
 
 /// `POST /v1/approvals/{id}/approve`
@@ -103,7 +104,8 @@ fn approver(body: ApproverBody) -> Result<Approver, Error> {
     if body.reason.as_ref().is_some_and(|reason| reason.chars().count() > REASON_CHARS_MAX) {
         return Err(Error::BadRequest(format!("reason must have at most {REASON_CHARS_MAX} characters")));
     }
-    Ok(Approver { user_id: body.approver_user_id, reason: body.reason })
+    let claim = body.claimed_action_hash.as_deref().map(claimed).transpose()?;
+    Ok(Approver { user_id: body.approver_user_id, reason: body.reason, claim })
 }
 
 #[derive(Deserialize)]
@@ -182,11 +184,13 @@ fn claim(call: &Call<'_>) -> Result<Option<Hash>, Error> {
         return Ok(None);
     }
     let body: ConsumeBody = typed(call.request)?;
-    let Some(text) = body.claimed_action_hash else { return Ok(None) };
-    let claim = Hash::parse(&text).ok_or_else(|| {
+    body.claimed_action_hash.as_deref().map(claimed).transpose()
+}
+
+fn claimed(text: &str) -> Result<Hash, Error> {
+    Hash::parse(text).ok_or_else(|| {
         Error::BadRequest("claimed_action_hash must have 64 lowercase hexadecimal digits".to_owned())
-    })?;
-    Ok(Some(claim))
+    })
 }
 
 fn who(call: &Call<'_>) -> Result<Who, Error> {

@@ -14,7 +14,9 @@ use super::router::Call;
 
 const NAME_CHARS_MAX: usize = 128;
 
+/// An unknown member may be an end with its name misspelt: it is refused, not ignored.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct CreateBody {
     name: String,
     scope: String,

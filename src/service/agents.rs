@@ -84,6 +84,7 @@ fn record_event(
             "environment": registration.environment,
             "risk_tier": registration.risk_tier,
             "allowed_environments": registration.allowed_environments,
+            "force_approval": registration.force_approval,
             "has_signing_key": registration.signing_key.is_some(),
         });
         (EventType::AgentRegistered, details)

@@ -134,6 +134,7 @@ fn differences(before: &Agent, after: &Agent) -> serde_json::Value {
             ("model_provider", json!(profile.model_provider)),
             ("model_name", json!(profile.model_name)),
             ("purpose", json!(profile.purpose)),
+            ("force_approval", json!(agent.force_approval)),
         ]
     };
     let pairs = members(before).into_iter().zip(members(after));

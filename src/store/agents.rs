@@ -27,8 +27,9 @@ pub fn insert(tx: &mut Tx<'_>, id: &str, registration: &Registration, token: Has
     tx.connection()
         .prepare_cached(
             "INSERT INTO agents (id, agent_key, token_sha256, name, environment, risk_tier, owner_team, \
-             owner_email, framework, model_provider, model_name, purpose, allowed_environments, created_at, \
-             updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14)",
+             owner_email, framework, model_provider, model_name, purpose, allowed_environments, force_approval, \
+             created_at, updated_at) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?15)",
         )
         .and_then(|mut insert| {
             insert.execute(rusqlite::params![
@@ -45,6 +46,7 @@ pub fn insert(tx: &mut Tx<'_>, id: &str, registration: &Registration, token: Has
                 profile.model_name,
                 profile.purpose,
                 environments,
+                registration.force_approval,
                 at,
             ])
         })
@@ -85,7 +87,8 @@ pub fn update(tx: &mut Tx<'_>, agent: &Agent, now: Timestamp) -> Result<(), Erro
     tx.connection()
         .prepare_cached(
             "UPDATE agents SET name = ?2, environment = ?3, risk_tier = ?4, owner_team = ?5, owner_email = ?6, \
-             framework = ?7, model_provider = ?8, model_name = ?9, purpose = ?10, updated_at = ?11 WHERE id = ?1",
+             framework = ?7, model_provider = ?8, model_name = ?9, purpose = ?10, force_approval = ?11, \
+             updated_at = ?12 WHERE id = ?1",
         )
         .and_then(|mut update| {
             update.execute(rusqlite::params![
@@ -99,6 +102,7 @@ pub fn update(tx: &mut Tx<'_>, agent: &Agent, now: Timestamp) -> Result<(), Erro
                 profile.model_provider,
                 profile.model_name,
                 profile.purpose,
+                agent.force_approval,
                 now.to_string(),
             ])
         })

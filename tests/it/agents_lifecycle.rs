@@ -373,7 +373,8 @@ fn a_patch_that_does_not_fit_is_refused_whole() {
         ("status", json!("revoked"), 422),
         ("agent_key", json!("b"), 422),
         ("id", json!("b"), 422),
-        ("force_approval", json!(false), 422),
+        ("force_approval", Value::Null, 400),
+        ("force_approval", json!("yes"), 400),
         ("allowed_environments", json!([]), 422),
         ("mtls_cn", json!("x"), 422),
     ] {

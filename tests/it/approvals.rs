@@ -583,6 +583,35 @@ fn an_edit_binds_the_approval_to_the_edited_call() {
 }
 
 #[test]
+fn who_says_which_call_they_have_seen_decides_about_no_other() {
+    let home = Home::new();
+    let gateway = home.start();
+    let agent = gateway.agent("a");
+    let asked = asked(&gateway, &agent, &json!({"n": 1}));
+    let (id, seen_hash) = (text(&asked["approval_id"]), text(&asked["action_hash"]).to_owned());
+    // Somebody else edits it meanwhile.
+    done(&gateway, id, "edit");
+    let receipts_before = receipts(&gateway).len();
+    let decide = |verb: &str, claim: &Value| {
+        let mut body = json!({"approver_user_id": "alice", "claimed_action_hash": claim});
+        body["edited_tool_call"] = edited_call(&json!({"n": 9}));
+        gateway.operator("POST", &path(id, verb), Some(&body))
+    };
+    for verb in ["approve", "reject", "edit"] {
+        let answer = decide(verb, &json!(seen_hash));
+        assert_failure(&answer, 409, "Conflict");
+        assert_eq!(answer.body["details"]["reason"], "approval_hash_mismatch");
+        for claim in [json!("x"), json!(5), json!(seen_hash.to_uppercase())] {
+            assert_failure(&decide(verb, &claim), 400, "BadRequest");
+        }
+    }
+    assert_eq!(seen(&gateway, id)["status"], "created");
+    assert_eq!(receipts(&gateway).len(), receipts_before, "a race is no tampering");
+    let now = seen(&gateway, id)["action_hash"].clone();
+    assert_eq!(decide("approve", &now).status, 200);
+}
+
+#[test]
 fn an_edit_to_what_is_not_registered_is_refused() {
     let home = Home::new();
     let gateway = home.start();

@@ -869,15 +869,22 @@ fn an_agent_that_is_not_active_is_denied_with_a_receipt_and_gets_no_old_answer()
 fn an_agent_whose_every_call_needs_approval_gets_none_without() {
     let home = Home::new();
     let gateway = home.start();
-    let agent = gateway.agent("a");
-    assert_eq!(decision(&agent.ask("read", TRUSTED)), "allow");
-    assert_eq!(gateway.stop(), 0);
-    home.sql("UPDATE agents SET force_approval = 1");
-    let gateway = home.start();
-    let ask =
-        |action, trust| gateway.authorize(&agent.token, &flat(action, action == "write", trust).to_string());
-    assert_eq!(decision(&ask("read", TRUSTED)), "require_approval");
-    assert_eq!(decision(&ask("write", UNTRUSTED)), "deny");
+    gateway.agent("tools");
+    let forced = gateway.register("forced", &json!({"force_approval": true}));
+    let ask = |agent: &Agent, action, trust| {
+        decision(&gateway.authorize(&agent.token, &flat(action, action == "write", trust).to_string()))
+            .to_owned()
+    };
+    assert_eq!(ask(&forced, "read", TRUSTED), "require_approval");
+    assert_eq!(ask(&forced, "write", UNTRUSTED), "deny");
+    // The same by a change, from the very next request.
+    let later = gateway.register("later", &json!({}));
+    for (force, expected) in [(false, "allow"), (true, "require_approval"), (false, "allow")] {
+        let body = json!({"force_approval": force});
+        let changed = gateway.operator("PATCH", "/v1/agents/later", Some(&body));
+        assert_eq!((changed.status, &changed.body["force_approval"]), (200, &json!(force)));
+        assert_eq!(ask(&later, "read", TRUSTED), expected);
+    }
 }
 
 #[test]

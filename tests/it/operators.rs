@@ -274,6 +274,9 @@ fn a_name_is_never_used_again() {
     assert_failure(&create(&gateway, &again), 409, "AlreadyExists");
     // Nor may a name be another's id: revoking by either must mean one token.
     assert_failure(&create(&gateway, &json!({"name": id, "scope": "read"})), 409, "AlreadyExists");
+    // A token that was to end and does not would be found out late.
+    let misspelt = json!({"name": "c", "scope": "read", "expires": "2030-01-01T00:00:00Z"});
+    assert_failure(&create(&gateway, &misspelt), 400, "BadRequest");
 }
 
 #[test]

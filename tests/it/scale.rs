@@ -76,6 +76,7 @@ fn register_agents(store: &Store) -> Vec<String> {
             environment: "production".into(),
             risk_tier: RiskTier::Low,
             profile: Profile::default(),
+            force_approval: false,
             allowed_environments: Vec::new(),
             signing_key: None,
             at,

@@ -44,13 +44,16 @@ pub enum Who {
     Agent(Hash),
 }
 
-/// What a person says with a decision.
+/// Who decides, and what they say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Approver {
     /// Who, as the holder of the token says.
     pub user_id: String,
     /// Why.
     pub reason: Option<String>,
+    /// The hash of the call that they have seen, where they state it: somebody else may have
+    /// put another call in its place since.
+    pub claim: Option<Hash>,
 }
 
 /// An approval as it is shown.
@@ -131,6 +134,7 @@ fn decide(
         if let Some(refused) = case.refused(tx, change)? {
             return Ok(Err(refused));
         }
+        case.check_seen(&approver)?;
         let call = case.call(tx)?;
         let (user_id, reason) = (approver.user_id.as_str(), approver.reason.as_deref());
         let decided = Decided { status, approver_user_id: user_id, reason };
@@ -162,6 +166,7 @@ pub fn edit(
         if let Some(refused) = case.refused(tx, Change::Edit)? {
             return Ok(Err(refused));
         }
+        case.check_seen(&approver)?;
         if tools::known_action(tx, &names)?.is_none() {
             let message = "edited_tool_call: this tool and action are not registered";
             return Err(Error::Invalid(message.to_owned()));
@@ -253,6 +258,18 @@ impl Case {
         };
         record::append_tamper(tx, self, kind, claim)?;
         Ok(Some(error))
+    }
+
+    /// Whoever decides has seen the call that waits now, if they say which they have seen.
+    fn check_seen(&self, approver: &Approver) -> Result<(), Error> {
+        if approver.claim.is_none_or(|claim| claim == self.approval.action_hash) {
+            return Ok(());
+        }
+        Err(Error::Conflict {
+            message: "claimed_action_hash is not the hash of the call that waits: look at the approval again"
+                .to_owned(),
+            reason: "approval_hash_mismatch",
+        })
     }
 
     /// The call that is frozen; there is one as long as anything can be done.

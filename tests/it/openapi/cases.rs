@@ -202,11 +202,14 @@ const CONSUME: &str = "POST /v1/approvals/{id}/consume";
 
 /// A decision's body, or an edit's.
 fn decision(operation: &'static str, status: u16) -> Case {
+    case(operation, status).body(&decision_body(operation))
+}
+
+fn decision_body(operation: &str) -> Value {
     let who = json!({"approver_user_id": "kim", "reason": "several\nlines"});
     let edited =
         json!({"tool": "t", "action": "read", "resource": null, "mutates_state": false, "parameters": 1});
-    let body = if operation == EDIT { with(who, "edited_tool_call", edited) } else { who };
-    case(operation, status).body(&body)
+    if operation == EDIT { with(who, "edited_tool_call", edited) } else { who }
 }
 
 pub fn approvals(walk: &Walk, gateway: &Gateway, agent: &Agent) {
@@ -217,6 +220,9 @@ pub fn approvals(walk: &Walk, gateway: &Gateway, agent: &Agent) {
         let nobody = json!({"approver_user_id": " "});
         walk.take(gateway, case(operation, 400).id(&first).body(&nobody));
         walk.take(gateway, decision(operation, 404).id("nobody"));
+        let mut another = decision_body(operation);
+        another["claimed_action_hash"] = json!(NO_HASH);
+        walk.take(gateway, case(operation, 409).id(&first).body(&another));
     }
     walk.take_all(
         gateway,
