@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
-use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -15,7 +14,8 @@ use std::str::FromStr;
 
 use crate::domain::approval::{TTL_SECONDS_DEFAULT, TTL_SECONDS_MAX, TTL_SECONDS_MIN};
 use crate::domain::canon::Hash;
-use crate::startup::EMPTY_HEAD;
+use crate::domain::receipt::EMPTY_HEAD;
+use crate::store::files;
 use crate::store::guard::WalChoice;
 
 /// Shortest admin token that is accepted, in characters.
@@ -223,9 +223,14 @@ pub fn check_token(token: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// A token, and what an editor may leave after it.
+const TOKEN_FILE_BYTES_MAX: u64 = 4096;
+
 /// Reads a token file: one line, its end not part of the token.
 pub fn read_token_file(path: &Path) -> io::Result<String> {
-    Ok(fs::read_to_string(path)?.trim_end_matches(['\n', '\r']).to_owned())
+    let text = String::from_utf8(files::read_small(path, TOKEN_FILE_BYTES_MAX)?);
+    let text = text.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not text"))?;
+    Ok(text.trim_end_matches(['\n', '\r']).to_owned())
 }
 
 fn admin_token(given: Option<&str>, file: Option<&str>, db_path: &Path) -> Result<AdminToken, ConfigError> {

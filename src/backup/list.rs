@@ -11,11 +11,8 @@ use crate::domain::time::Timestamp;
 use crate::store::files;
 
 use super::Backups;
-use super::manifest::{DIGEST_SUFFIX, Manifest, SUFFIX};
+use super::manifest::{BYTES_MAX, DIGEST_SUFFIX, Manifest, SUFFIX};
 use super::name::BackupName;
-
-/// A manifest is a few hundred bytes; what is larger is none.
-const MANIFEST_BYTES_MAX: u64 = 64 << 10;
 
 /// A backup in the folder, or the one that is being taken.
 #[derive(Debug, Clone, PartialEq)]
@@ -149,7 +146,7 @@ pub(super) fn stated_digest(folder: &Path, name: &str, bytes: u64) -> io::Result
 fn read_small(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let Some(file) = files::open_regular(path)? else { return Ok(None) };
     let mut content = Vec::new();
-    file.take(MANIFEST_BYTES_MAX).read_to_end(&mut content)?;
+    file.take(BYTES_MAX).read_to_end(&mut content)?;
     Ok(Some(content))
 }
 

@@ -25,7 +25,7 @@ use crate::store::{Stopping, chain, connection, files, migrate};
 use super::name::BackupName;
 use super::{Error, Partial, Steps, cannot};
 
-pub use crate::evidence::manifest::{Manifest, SUFFIX};
+pub use crate::evidence::manifest::{BYTES_MAX, Manifest, SUFFIX};
 
 /// What is appended to a backup's name for its digest's.
 pub const DIGEST_SUFFIX: &str = ".sha256";

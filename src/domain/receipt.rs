@@ -17,6 +17,9 @@ pub const FORMAT_VERSION: i64 = 1;
 /// `prev_receipt_hash` of the first receipt.
 pub const GENESIS: &str = "";
 
+/// How an empty chain's head is named, where a hash is asked for.
+pub const EMPTY_HEAD: &str = "empty";
+
 /// One receipt, borrowed from wherever it is held.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Receipt<'a> {

@@ -6,8 +6,7 @@
 //! known are passed over, a later format is refused by its number.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::domain::canon::Hash;
 use crate::domain::json::{self, Json};
 use crate::domain::time::Timestamp;
+use crate::store::files;
 
 /// The format that this program writes and reads.
 pub const FORMAT_VERSION: i64 = 1;
@@ -207,12 +207,7 @@ fn is_file_name(name: &str) -> bool {
 
 /// The bytes of what should be a manifest: no more than one can have.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "too large for a manifest"));
-    }
-    Ok(bytes)
+    files::read_small(path, BYTES_MAX)
 }
 
 #[cfg(test)]

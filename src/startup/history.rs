@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::domain::audit::{Event, EventType};
 use crate::domain::canon::Hash;
+use crate::domain::receipt::EMPTY_HEAD;
 use crate::domain::time::Timestamp;
 use crate::entropy;
 use crate::evidence::manifest::Position;
@@ -19,7 +20,7 @@ use crate::store::error::Refusal;
 use crate::store::receipts::{self, Entry};
 use crate::store::{Store, audit};
 
-use super::{EMPTY_HEAD, Options};
+use super::Options;
 
 /// What the guard knows of a restored copy.
 #[derive(Debug, Clone, Copy)]

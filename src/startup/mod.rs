@@ -31,14 +31,11 @@ pub struct Options<'a> {
     /// The operator's answer where the guard cannot decide.
     pub wal_choice: Option<WalChoice>,
     /// The hash of the head that the operator goes on from, although a witness knows a
-    /// later one; [`EMPTY_HEAD`] where there is none.
+    /// later one; [`EMPTY_HEAD`](crate::domain::receipt::EMPTY_HEAD) where there is none.
     pub accept_rollback: Option<&'a str>,
     /// Whether a backup precedes a step of the schema.
     pub pre_migration_backup: bool,
 }
-
-/// How an empty chain's head is named, where a hash is asked for.
-pub const EMPTY_HEAD: &str = "empty";
 
 impl<'a> Options<'a> {
     /// The defaults.

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -53,6 +53,31 @@ pub fn open_regular(path: &Path) -> io::Result<Option<File>> {
         opened => File::from(opened?),
     };
     Ok(file.metadata()?.is_file().then_some(file))
+}
+
+/// Opens a file for reading, also by a link; a pipe or a device in its place is an error
+/// at once, instead of a wait for whoever may write to it.
+pub fn open_file(path: &Path) -> io::Result<File> {
+    use rustix::fs::{Mode, OFlags};
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    if file.metadata()?.is_file() { Ok(file) } else { Err(no_regular_file()) }
+}
+
+/// A pipe, a folder or a device has the name.
+pub fn no_regular_file() -> io::Error {
+    io::Error::other("it is no regular file")
+}
+
+/// The content of a small file: one of more than `bytes_max` is an error.
+pub fn read_small(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_file(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > bytes_max {
+        let message = format!("it has more than {bytes_max} bytes");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+    }
+    Ok(bytes)
 }
 
 /// Syncs a folder, so that names made or removed in it survive a power cut.

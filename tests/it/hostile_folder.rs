@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::backup::{MANY, backup, begin_backup, home_with_many, names, partials, with_witness};
-use crate::support::{Gateway, Home, decide, sha256, verify, wait_until};
+use crate::support::{Gateway, Home, VERIFIER, decide, sha256, verify, wait_until};
 
 /// Far above what a start or a backup takes, and far below what a hang does.
 const SOON: Duration = Duration::from_secs(15);
@@ -79,6 +79,57 @@ fn nothing_in_the_folder_hangs_a_start_a_backup_or_a_verification() {
     assert!(begin.elapsed() < SOON, "{:?}", begin.elapsed());
     assert!(folder.join(".partial-00").exists() && folder.join(".partial-02").exists(), "not ours");
     assert!(!folder.join(".partial-02-journal").exists(), "swept");
+}
+
+#[test]
+fn what_is_no_file_where_a_file_should_be_refuses_the_start_at_once() {
+    for name in [
+        "aegisagent.db-wal",
+        "aegisagent.db-journal",
+        "aegisagent.db.lock",
+        "aegisagent.db.identity",
+        "aegisagent.db",
+        "admin.token",
+    ] {
+        let home = Home::new();
+        let gateway = home.start();
+        decide(&gateway.agent("a"), 1);
+        assert_eq!(gateway.stop(), 0);
+        let path = home.path("db").join(name);
+        for make in [
+            fifo,
+            |path: &Path| symlink("/dev/zero", path).expect("linked"),
+            |path: &Path| {
+                fs::create_dir(path).expect("made");
+            },
+        ] {
+            let kept = home.path("kept");
+            let was_there = fs::rename(&path, &kept).is_ok();
+            make(&path);
+            let (status, told) = home.run_to_end(home.command(&[]));
+            assert!(matches!(status, Some(2 | 3)), "{name}: {status:?} {told}");
+            assert!(told.contains(name) || told.contains("/dev/zero"), "{told}");
+            // A pipe itself may bring an export: what comes through it is waited for.
+            let verified = if name == "aegisagent.db" {
+                0
+            } else {
+                verify_ends(&home, &[home.database().to_str().expect("text")])
+            };
+            assert!(matches!(verified, 0 | 2 | 3), "{name}: {verified}");
+            fs::remove_file(&path).or_else(|_| fs::remove_dir(&path)).expect("removed");
+            if was_there {
+                fs::rename(&kept, &path).expect("put back");
+            }
+        }
+        assert_eq!(home.start().stop(), 0, "{name}");
+    }
+}
+
+/// The verifier's exit status; it must not wait for anything.
+fn verify_ends(home: &Home, arguments: &[&str]) -> i32 {
+    let mut command = Command::new(VERIFIER);
+    command.args(arguments).stdout(std::process::Stdio::null());
+    home.run_to_end(command).0.expect("a status")
 }
 
 #[test]

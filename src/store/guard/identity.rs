@@ -4,7 +4,7 @@
 //! content says. The record is written and synced before SQLite opens the file, so
 //! that a log can never be older than the record it is judged by.
 
-use std::fs::{self, Metadata};
+use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -72,11 +72,15 @@ impl Stamp {
     }
 }
 
+/// More than any record has.
+const BYTES_MAX: u64 = 1 << 16;
+
 impl Record {
     /// The record at `path`; `None` when there is none, or none that can be read.
     pub(crate) fn read(path: &Path) -> io::Result<Option<Self>> {
-        match fs::read(path) {
+        match files::read_small(path, BYTES_MAX) {
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(None),
             Err(error) if files::is_absent(&error) => Ok(None),
             Err(error) => Err(error),
         }

@@ -55,7 +55,7 @@ fn differs_as_by_the_switch(original: &[u8], current: &[u8]) -> bool {
 /// Reads a journal whole, or as much as shows that it is too long.
 pub(crate) fn read(path: &std::path::Path) -> io::Result<Option<Vec<u8>>> {
     use io::Read;
-    let file = match std::fs::File::open(path) {
+    let file = match files::open_file(path) {
         Ok(file) => file,
         Err(error) if files::is_absent(&error) => return Ok(None),
         Err(error) => return Err(error),

@@ -70,7 +70,7 @@ impl Lock {
     /// A reader's lock on a database that should be stopped. Makes no file.
     pub(crate) fn shared(path: &Path) -> io::Result<LockState> {
         loop {
-            let file = match File::open(path) {
+            let file = match files::open_file(path) {
                 Ok(file) => file,
                 Err(error) if files::is_absent(&error) => return Ok(LockState::Absent),
                 Err(error) => return Err(error),
@@ -128,7 +128,8 @@ fn open_or_make(path: &Path) -> io::Result<(File, bool)> {
             Err(_) => {}
         }
         match options.open(path) {
-            Ok(file) => return Ok((file, false)),
+            Ok(file) if file.metadata()?.is_file() => return Ok((file, false)),
+            Ok(_) => return Err(files::no_regular_file()),
             // Its holder has just gone, and taken it along.
             Err(error) if files::is_absent(&error) => {}
             Err(error) => return Err(error),

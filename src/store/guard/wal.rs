@@ -5,7 +5,6 @@
 //! Format". Only frames up to the last valid commit count, as in SQLite's own
 //! recovery; nothing is written and nothing is trusted beyond its checksum.
 
-use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
@@ -41,7 +40,7 @@ pub(crate) struct PageOne {
 
 /// The log at `path`; `None` when it is missing, empty, or holds no valid commit.
 pub(crate) fn read(path: &Path) -> io::Result<Option<Log>> {
-    match File::open(path) {
+    match files::open_file(path) {
         Ok(file) => scan(BufReader::with_capacity(1 << 20, file)),
         Err(error) if files::is_absent(&error) => Ok(None),
         Err(error) => Err(error),
