@@ -15,7 +15,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use crate::entropy;
 use crate::store::error::{Error, Refusal};
@@ -220,8 +220,23 @@ fn check_schema(connection: &Connection) -> Result<Option<String>, SourceError> 
     let version = migrate::check(connection).map_err(|refusal| {
         if foreign { SourceError::Unreadable(refusal.to_string()) } else { undecidable(refusal) }
     })?;
+    check_tables(connection)?;
     let difference = migrate::schema_difference(connection, version).map_err(undecidable)?;
     Ok(difference.map(|difference| format!("the database's schema is not the program's: {difference}")))
+}
+
+/// What a view shows is made by whoever made the view: it is no evidence.
+fn check_tables(connection: &Connection) -> Result<(), SourceError> {
+    let other = connection
+        .query_row(
+            "SELECT name FROM sqlite_schema WHERE name IN ('receipts', 'decisions', 'chain') \
+             AND (type <> 'table' OR sql NOT LIKE 'CREATE TABLE%')",
+            [],
+            |row| row.get::<_, String>(0),
+        )
+        .optional()
+        .map_err(|error| SourceError::Unreadable(format!("cannot read the database's schema: {error}")))?;
+    other.map_or(Ok(()), |name| Err(SourceError::Undecidable(format!("{name} is no table of the gateway's"))))
 }
 
 impl Database {

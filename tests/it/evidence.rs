@@ -1025,3 +1025,20 @@ fn a_head_that_was_removed_or_made_unreadable_is_a_break_not_an_excuse() {
         assert_eq!(found[0]["kind"], "head_mismatch", "{change}");
     }
 }
+
+#[test]
+fn a_view_in_the_place_of_evidence_is_no_verdict() {
+    for table in ["receipts", "decisions", "chain"] {
+        let home = Home::new();
+        let gateway = home.start();
+        assert_eq!(gateway.agent("a").ask("read", "unknown").status, 200);
+        assert_eq!(gateway.stop(), 0);
+        home.sql(&format!(
+            "PRAGMA foreign_keys = OFF; PRAGMA legacy_alter_table = ON; ALTER TABLE {table} RENAME TO kept;
+             CREATE VIEW {table} AS SELECT * FROM kept"
+        ));
+        let output = verify(&["--json", text(&home.database())]);
+        assert_eq!(code(&output), 3, "{output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains(&format!("{table} is no table")));
+    }
+}
