@@ -140,6 +140,27 @@ pub enum Change {
 }
 
 impl Agent {
+    /// One for tests: active, of low tier, with nothing special about it.
+    #[cfg(test)]
+    pub(crate) fn sample() -> Self {
+        Agent {
+            id: "a".into(),
+            agent_key: "k".into(),
+            name: "n".into(),
+            environment: "production".into(),
+            risk_tier: RiskTier::Low,
+            status: AgentStatus::Active,
+            profile: Profile::default(),
+            frozen_reason: None,
+            quarantined_at: None,
+            force_approval: false,
+            allowed_environments: Vec::new(),
+            signing_key: None,
+            created_at: String::new(),
+            updated_at: String::new(),
+        }
+    }
+
     /// Whether it may ask about calls in this environment.
     pub fn may_act_in(&self, environment: &str) -> bool {
         let allowed = &self.allowed_environments;

@@ -194,29 +194,14 @@ fn names<'a>(rules: impl Iterator<Item = &'a &'a Named>, outcome: Outcome) -> Ve
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::agent::{Profile, RiskTier};
+    use crate::domain::agent::RiskTier;
     use crate::domain::identifier::normalize;
     use crate::domain::json::Json;
     use crate::domain::policy::document;
     use crate::domain::policy::set::Policy;
 
     fn agent(tier: RiskTier) -> Agent {
-        Agent {
-            id: "a".into(),
-            agent_key: "k".into(),
-            name: "n".into(),
-            environment: "production".into(),
-            risk_tier: tier,
-            status: AgentStatus::Active,
-            profile: Profile::default(),
-            frozen_reason: None,
-            quarantined_at: None,
-            force_approval: false,
-            allowed_environments: Vec::new(),
-            signing_key: None,
-            created_at: String::new(),
-            updated_at: String::new(),
-        }
+        Agent { risk_tier: tier, ..Agent::sample() }
     }
 
     fn call(tool: &str, action: &str, mutates_state: bool) -> ToolCall {

@@ -3,17 +3,16 @@
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::domain::action::ToolCall;
 use crate::domain::canon::{Hash, ObjectWriter};
-use crate::domain::json::Json;
 use crate::domain::time::Timestamp;
 use crate::service::approvals::{self, Approver, Seen, Who};
 use crate::service::operators::Actor;
 use crate::service::{Error, Gateway};
 
 use super::auth::Caller;
-use super::authorize::{ID_CHARS_MAX, NAME_CHARS_MAX, RESOURCE_CHARS_MAX};
+use super::authorize::ID_CHARS_MAX;
 use super::body::{checked, from_json, object, typed};
+use super::call_part::CallPart;
 use super::message::Response;
 use super::query::Query;
 use super::router::Call;
@@ -112,24 +111,15 @@ fn approver(body: ApproverBody) -> Result<Approver, Error> {
 struct EditBody {
     #[serde(flatten)]
     approver: ApproverBody,
-    edited_tool_call: EditedCall,
-}
-
-/// A tool call; `parameters` are taken from the tree, as they are.
-#[derive(Deserialize)]
-struct EditedCall {
-    tool: String,
-    action: String,
-    resource: Option<String>,
-    mutates_state: bool,
+    edited_tool_call: CallPart,
 }
 
 /// `POST /v1/approvals/{id}/edit`
 pub(crate) fn edit(call: &Call<'_>) -> Result<Response, Error> {
     let tree = object(call.request)?;
     let body: EditBody = from_json(&tree)?;
-    let parameters = tree.get("edited_tool_call").and_then(|edited| edited.get("parameters"));
-    let edited = edited_call(body.edited_tool_call, parameters)?;
+    let edited = body.edited_tool_call.into_call(tree.get("edited_tool_call"));
+    let edited = edited.map_err(|what| Error::BadRequest(format!("edited_tool_call: {what}")))?;
     let edited = approvals::edit(call.gateway, call.actor()?, &call.id, edited, approver(body.approver)?)?;
     let answer = json!({
         "status": "success",
@@ -138,25 +128,6 @@ pub(crate) fn edit(call: &Call<'_>) -> Result<Response, Error> {
         "original_action_hash": edited.original.to_string(),
     });
     Ok(Response::of(200, &answer))
-}
-
-fn edited_call(call: EditedCall, parameters: Option<&Json>) -> Result<ToolCall, Error> {
-    let EditedCall { tool, action, resource, mutates_state } = call;
-    let bad = |what: String| Error::BadRequest(format!("edited_tool_call: {what}"));
-    let parameters = parameters.ok_or_else(|| bad("missing field `parameters`".to_owned()))?.clone();
-    for (name, text, max) in [
-        ("tool", Some(&tool), NAME_CHARS_MAX),
-        ("action", Some(&action), NAME_CHARS_MAX),
-        ("resource", resource.as_ref(), RESOURCE_CHARS_MAX),
-    ] {
-        if text.is_some_and(|text| text.chars().count() > max) {
-            return Err(bad(format!("{name} must have at most {max} characters")));
-        }
-    }
-    if tool.is_empty() || action.is_empty() {
-        return Err(bad("tool and action must not be empty".to_owned()));
-    }
-    Ok(ToolCall { tool, action, resource, mutates_state, parameters })
 }
 
 /// An unknown member may be a claim with its name misspelt: it is refused, not ignored.

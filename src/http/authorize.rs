@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::domain::action::ToolCall;
 use crate::domain::approval::Status;
 use crate::domain::canon::{self, Hash};
 use crate::domain::json::Json;
@@ -15,18 +14,15 @@ use crate::service::authorize::{self as service, Authorization};
 
 use super::auth::Caller;
 use super::body::{from_json, object};
+use super::call_part::{CallPart, NAME_CHARS_MAX};
 use super::error;
 use super::message::{Reply, Request, Response};
 use super::router::Call;
 
-/// Characters of a tool's, an action's or a trust level's name.
-pub(super) const NAME_CHARS_MAX: usize = 512;
 /// Characters of an identifier that the caller makes up.
 pub(super) const ID_CHARS_MAX: usize = 512;
 /// Characters of a nonce.
 const NONCE_CHARS_MAX: usize = 256;
-/// Characters of a resource.
-pub(super) const RESOURCE_CHARS_MAX: usize = 8192;
 
 /// What a body has at the top in the flat form alone.
 const FLAT_MEMBERS: [&str; 6] = ["tool", "action", "resource", "mutates_state", "parameters", "source_trust"];
@@ -65,15 +61,6 @@ struct TracePart {
     trace_id: Option<String>,
     parent_run_id: Option<String>,
     root_trust_level: Option<String>,
-}
-
-/// A tool call; `parameters` are taken from the tree, as they are.
-#[derive(Deserialize)]
-struct CallPart {
-    tool: String,
-    action: String,
-    resource: Option<String>,
-    mutates_state: bool,
 }
 
 /// The flat form.
@@ -147,8 +134,7 @@ fn freshness(nonce: Option<&str>, timestamp: Option<&str>) -> Result<Freshness, 
 
 fn decode_nested(body: &Json) -> Result<service::Request, Error> {
     let Nested { agent, tool_call, context, trace } = from_json(body)?;
-    let parameters = body.get("tool_call").and_then(|call| call.get("parameters"));
-    let mut request = request(tool_call, parameters, context.source_trust, trace)?;
+    let mut request = request(tool_call, body.get("tool_call"), context.source_trust, trace)?;
     request.agent = Some(agent.id);
     request.environment = Some(agent.environment);
     Ok(request)
@@ -156,19 +142,15 @@ fn decode_nested(body: &Json) -> Result<service::Request, Error> {
 
 fn decode_flat(body: &Json) -> Result<service::Request, Error> {
     let Flat { call, source_trust, trace } = from_json(body)?;
-    request(call, body.get("parameters"), source_trust.unwrap_or_else(|| "unknown".to_owned()), trace)
+    request(call, Some(body), source_trust.unwrap_or_else(|| "unknown".to_owned()), trace)
 }
 
 fn request(
     call: CallPart,
-    parameters: Option<&Json>,
+    tree: Option<&Json>,
     source_trust: String,
     trace: Option<TracePart>,
 ) -> Result<service::Request, Error> {
-    let CallPart { tool, action, resource, mutates_state } = call;
-    let parameters = parameters
-        .ok_or_else(|| Error::BadRequest("the body does not fit: missing field `parameters`".to_owned()))?
-        .clone();
     let trace = trace.unwrap_or(TracePart {
         run_id: None,
         trace_id: None,
@@ -176,7 +158,9 @@ fn request(
         root_trust_level: None,
     });
     Ok(service::Request {
-        call: ToolCall { tool, action, resource, mutates_state, parameters },
+        call: call
+            .into_call(tree)
+            .map_err(|what| Error::BadRequest(format!("the body does not fit: {what}")))?,
         agent: None,
         environment: None,
         source_trust,
@@ -192,12 +176,8 @@ fn request(
 }
 
 fn check(request: &service::Request) -> Result<(), Error> {
-    let call = &request.call;
     for (name, text, max) in [
-        ("tool", Some(&call.tool), NAME_CHARS_MAX),
-        ("action", Some(&call.action), NAME_CHARS_MAX),
         ("source_trust", Some(&request.source_trust), NAME_CHARS_MAX),
-        ("resource", call.resource.as_ref(), RESOURCE_CHARS_MAX),
         ("environment", request.environment.as_ref(), ID_CHARS_MAX),
         ("root_trust_level", request.root_trust.as_ref(), NAME_CHARS_MAX),
         ("user.id", request.user_id.as_ref(), ID_CHARS_MAX),
@@ -206,13 +186,14 @@ fn check(request: &service::Request) -> Result<(), Error> {
         ("parent_run_id", request.parent_run_id.as_ref(), ID_CHARS_MAX),
         ("request_id", request.request_id.as_ref(), ID_CHARS_MAX),
     ] {
-        // Any characters: a resource may be a query of several lines.
+        // Any characters: whatever the caller names them by.
         if text.is_some_and(|text| text.chars().count() > max) {
             return Err(Error::BadRequest(format!("{name} must have at most {max} characters")));
         }
     }
-    if call.tool.is_empty() || call.action.is_empty() {
-        return Err(Error::BadRequest("tool and action must not be empty".to_owned()));
+    // Of a variable that was not set: every request would have the same name.
+    if request.request_id.as_deref() == Some("") {
+        return Err(Error::BadRequest("request_id must not be empty; leave it out instead".to_owned()));
     }
     Ok(())
 }

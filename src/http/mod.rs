@@ -11,6 +11,7 @@ pub mod auth;
 mod authorize;
 mod backups;
 mod body;
+mod call_part;
 mod decisions;
 mod digest;
 pub mod error;

@@ -121,12 +121,9 @@ fn foreign<'a, 'w>(
         return Ok(None);
     }
     let own = chain::restores(content, u32::MAX)?;
-    let is_own = |restore: &Position| {
-        own.iter().any(|own| (own.seq, &own.receipt_hash) == (restore.seq, &restore.receipt_hash))
-    };
-    let is_branch =
-        |one: &&Judged<'_>| one.verdict == Verdict::Forked && !one.witness.pin.restores.iter().all(is_own);
-    Ok(within.into_iter().find(|one| !is_branch(one)))
+    let is_own =
+        |at: &Position| own.iter().any(|own| (own.seq, &own.receipt_hash) == (at.seq, &at.receipt_hash));
+    Ok(within.into_iter().find(|one| !one.left_by_restore(is_own)))
 }
 
 fn refusal(head: &Position, worst: &Judged<'_>) -> Refusal {

@@ -203,7 +203,7 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::agent::{AgentStatus, Profile, RiskTier};
+    use crate::domain::agent::AgentStatus;
     use crate::domain::policy::document;
     use crate::domain::policy::set::Policy;
     use crate::domain::tool::{DefaultDecision, Risk};
@@ -244,22 +244,7 @@ mod tests {
     #[test]
     fn a_basis_is_the_same_only_while_all_of_it_is() {
         let (known, names, token) = (Known::default(), ("t".to_owned(), "a".to_owned()), Hash::of(b"token"));
-        let agent = Agent {
-            id: "id".into(),
-            agent_key: "k".into(),
-            name: "n".into(),
-            environment: "production".into(),
-            risk_tier: RiskTier::Low,
-            status: AgentStatus::Active,
-            profile: Profile::default(),
-            frozen_reason: None,
-            quarantined_at: None,
-            force_approval: false,
-            allowed_environments: Vec::new(),
-            signing_key: None,
-            created_at: String::new(),
-            updated_at: String::new(),
-        };
+        let agent = Agent::sample();
         known.agent_or(token, || Ok::<_, ()>(Some(agent.clone()))).expect("found");
         known.action_or(&names, || Found::Ok(Some(action()))).expect("found");
         assert!(known.basis(token, &names).is_none(), "the policies are not known");

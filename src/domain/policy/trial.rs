@@ -121,30 +121,11 @@ fn is_same(one: &Verdict, other: &Verdict) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::agent::{Agent, AgentStatus, Profile, RiskTier};
+    use crate::domain::agent::Agent;
     use crate::domain::json::{Json, parse};
     use crate::domain::policy::document;
     use crate::domain::policy::set::Policy;
     use crate::domain::tool::{DefaultDecision, Risk, ToolAction};
-
-    fn agent() -> Agent {
-        Agent {
-            id: "a".into(),
-            agent_key: "k".into(),
-            name: "n".into(),
-            environment: "production".into(),
-            risk_tier: RiskTier::Low,
-            status: AgentStatus::Active,
-            profile: Profile::default(),
-            frozen_reason: None,
-            quarantined_at: None,
-            force_approval: false,
-            allowed_environments: Vec::new(),
-            signing_key: None,
-            created_at: String::new(),
-            updated_at: String::new(),
-        }
-    }
 
     fn read() -> ToolAction {
         ToolAction {
@@ -174,7 +155,7 @@ mod tests {
     }
 
     fn with_facts<T>(run: impl FnOnce(&Facts<'_>) -> T) -> T {
-        let (agent, action, policies) = (agent(), read(), PolicySet::default());
+        let (agent, action, policies) = (Agent::sample(), read(), PolicySet::default());
         run(&Facts {
             agent: &agent,
             registered: Some(&action),

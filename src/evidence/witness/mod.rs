@@ -111,12 +111,9 @@ pub struct Report<'w> {
 }
 
 impl Judged<'_> {
-    /// Whether the witness says itself that its branch was begun by a restore which is not
-    /// among `own`.
-    fn left_by_restore(&self, own: &[Restore]) -> bool {
-        let is_own = |restore: &Position| {
-            own.iter().any(|own| (own.seq, &own.receipt_hash) == (restore.seq, &restore.receipt_hash))
-        };
+    /// Whether the witness says itself that its branch was begun by a restore which the
+    /// chain does not have.
+    pub fn left_by_restore(&self, is_own: impl Fn(&Position) -> bool) -> bool {
         self.verdict == Verdict::Forked && !self.witness.pin.restores.iter().all(is_own)
     }
 }
@@ -139,10 +136,13 @@ impl Report<'_> {
     pub fn of_backup(mut self) -> Self {
         if self.seen_seq() == Some(self.head_seq) {
             let own = &self.restores;
+            let is_own = |at: &Position| {
+                own.iter().any(|own| (own.seq, &own.receipt_hash) == (at.seq, &at.receipt_hash))
+            };
             let later = self
                 .judged
                 .iter_mut()
-                .filter(|one| one.verdict == Verdict::Truncated || one.left_by_restore(own));
+                .filter(|one| one.verdict == Verdict::Truncated || one.left_by_restore(is_own));
             later.for_each(|one| one.verdict = Verdict::Later);
         }
         self

@@ -73,6 +73,19 @@ fn a_nonce_or_a_timestamp_that_is_none_is_refused() {
 }
 
 #[test]
+fn an_empty_request_id_is_refused_and_null_is_none() {
+    let home = Home::new();
+    let gateway = home.start();
+    let agent = gateway.agent("a");
+    for body in [flat("read", TRUSTED), nested("a", "read", TRUSTED)] {
+        let of = |id: Value| ask(&agent, &with(body.clone(), &json!({"request_id": id})));
+        assert_failure(&of(json!("")), 400, "BadRequest");
+        assert_ne!(of(Value::Null).body["decision_id"], of(Value::Null).body["decision_id"]);
+    }
+    assert_eq!(decisions(&gateway), 4);
+}
+
+#[test]
 fn a_nonce_counts_once_for_each_agent_whatever_the_call_and_after_a_kill() {
     let home = Home::new();
     let gateway = home.start();

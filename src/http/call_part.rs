@@ -1,0 +1,42 @@
+//! A tool call as bodies hold it: at the top, or as a member.
+
+use serde::Deserialize;
+
+use crate::domain::action::ToolCall;
+use crate::domain::json::Json;
+
+/// Characters of a tool's, an action's or a trust level's name.
+pub(super) const NAME_CHARS_MAX: usize = 512;
+/// Characters of a resource.
+const RESOURCE_CHARS_MAX: usize = 8192;
+
+/// All of a call but its parameters, which are taken from the tree, as they are.
+#[derive(Deserialize)]
+pub(super) struct CallPart {
+    tool: String,
+    action: String,
+    resource: Option<String>,
+    mutates_state: bool,
+}
+
+impl CallPart {
+    /// The call that stands in `tree`; what is wrong with it, where it is none.
+    pub(super) fn into_call(self, tree: Option<&Json>) -> Result<ToolCall, String> {
+        let CallPart { tool, action, resource, mutates_state } = self;
+        let parameters = tree.and_then(|tree| tree.get("parameters")).ok_or("missing field `parameters`")?;
+        for (name, text, max) in [
+            ("tool", Some(&tool), NAME_CHARS_MAX),
+            ("action", Some(&action), NAME_CHARS_MAX),
+            ("resource", resource.as_ref(), RESOURCE_CHARS_MAX),
+        ] {
+            // Any characters: a resource may be a query of several lines.
+            if text.is_some_and(|text| text.chars().count() > max) {
+                return Err(format!("{name} must have at most {max} characters"));
+            }
+        }
+        if tool.is_empty() || action.is_empty() {
+            return Err("tool and action must not be empty".to_owned());
+        }
+        Ok(ToolCall { tool, action, resource, mutates_state, parameters: parameters.clone() })
+    }
+}
