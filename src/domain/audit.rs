@@ -6,6 +6,7 @@
 use serde_json::{Value, json};
 
 use super::operator::Operator;
+use super::record::Decision;
 use super::time::Timestamp;
 use super::words;
 
@@ -104,6 +105,23 @@ impl Event {
             decision_id: None,
             approval_id: None,
             created_at,
+        }
+    }
+
+    /// An event of a decision, at its time. Its call is named by the hash, never by its
+    /// parameters.
+    pub fn of(decision: &Decision, id: String, event_type: EventType, details: &Value) -> Self {
+        Event {
+            agent_id: Some(decision.agent_id.clone()),
+            user_id: decision.user_id.clone(),
+            run_id: decision.run_id.clone(),
+            trace_id: decision.trace_id.clone(),
+            skill: Some(decision.tool.clone()),
+            action: Some(decision.action.clone()),
+            resource: decision.resource.clone(),
+            input_hash: Some(decision.action_hash.to_string()),
+            decision_id: Some(decision.id.clone()),
+            ..Event::new(id, event_type, details, decision.created_at)
         }
     }
 }

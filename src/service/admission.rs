@@ -80,16 +80,5 @@ pub fn admit(
 pub(super) fn attempt_event(agent: &Agent, decision: &Decision) -> Result<Event, Error> {
     let id = entropy::uuid(decision.created_at).map_err(Error::Entropy)?;
     let details = json!({ "agent_status": agent.status, "decision": decision.outcome.as_str() });
-    Ok(Event {
-        agent_id: Some(agent.id.clone()),
-        user_id: decision.user_id.clone(),
-        run_id: decision.run_id.clone(),
-        trace_id: decision.trace_id.clone(),
-        skill: Some(decision.tool.clone()),
-        action: Some(decision.action.clone()),
-        resource: decision.resource.clone(),
-        input_hash: Some(decision.action_hash.to_string()),
-        decision_id: Some(decision.id.clone()),
-        ..Event::new(id, EventType::ToolCallIntercepted, &details, decision.created_at)
-    })
+    Ok(Event::of(decision, id, EventType::ToolCallIntercepted, &details))
 }

@@ -377,26 +377,14 @@ fn append_receipt(tx: &mut Tx<'_>, decision: &Decision, nonce: &str) -> Result<A
 /// Names the call by its hash: never by its parameters.
 fn approval_event(approval: &NewApproval, decision: &Decision) -> Result<Event, Error> {
     let id = entropy::uuid(decision.created_at).map_err(Error::Entropy)?;
-    let action_hash = approval.action_hash.to_string();
     let details = json!({
         "id": approval.id,
-        "action_hash": action_hash,
+        "action_hash": approval.action_hash.to_string(),
         "approver_group": approval.approver_group,
         "expires_at": approval.expires_at,
     });
-    Ok(Event {
-        agent_id: Some(decision.agent_id.clone()),
-        user_id: decision.user_id.clone(),
-        run_id: decision.run_id.clone(),
-        trace_id: decision.trace_id.clone(),
-        skill: Some(decision.tool.clone()),
-        action: Some(decision.action.clone()),
-        resource: decision.resource.clone(),
-        input_hash: Some(action_hash),
-        decision_id: Some(decision.id.clone()),
-        approval_id: Some(approval.id.clone()),
-        ..Event::new(id, EventType::ApprovalCreated, &details, decision.created_at)
-    })
+    let event = Event::of(decision, id, EventType::ApprovalCreated, &details);
+    Ok(Event { approval_id: Some(approval.id.clone()), ..event })
 }
 
 /// The earlier answer, with its approval as it stands now. Nothing is written.
