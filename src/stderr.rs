@@ -2,7 +2,7 @@
 //!
 //! A pipe that nobody reads, or a terminal that was stopped, holds up whoever writes to it,
 //! and with the log that would be every decision and the stop as well. So a line that is
-//! not taken within [`WAIT_MAX`] is left out, and so is every later one until there is
+//! not taken within 100 ms is left out, and so is every later one until there is
 //! room again; then the log says how many are missing.
 
 use std::io::{self, Write};
