@@ -21,6 +21,9 @@ use super::{Error, cannot};
 
 /// How much is read at a time for the digest.
 const DIGEST_BYTES: usize = 256 << 10;
+/// The pages, the digest and the chain.
+const CHECKS_AT_ONCE: u32 = 3;
+
 /// How long the steps of a backup took. The last three are the price of knowing that
 /// the copy is good; they run side by side.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -46,6 +49,7 @@ pub(super) struct Checked {
 
 /// Syncs the copy, and checks its schema, every page, and the whole chain.
 pub(super) fn check(path: &Path, background: &Background) -> Result<Checked, Error> {
+    let background = &background.shared_by(CHECKS_AT_ONCE);
     sync(path)?;
     let schema_version =
         migrate::check(&open(path, background)?).map_err(|refusal| Error::Unsound(refusal.to_string()))?;

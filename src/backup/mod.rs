@@ -33,7 +33,7 @@ use crate::clock::Clock;
 use crate::domain::canon::Hash;
 use crate::evidence::Summary;
 use crate::store::error::{Error as StoreError, is_disk_full};
-use crate::store::{Background, Stopping, Store, files};
+use crate::store::{Background, Store, files};
 use crate::sync::unpoisoned;
 
 use check::Checked;
@@ -245,7 +245,7 @@ impl Backups {
     ) -> Result<(), Error> {
         let bytes = check_room(source, &self.folder)?;
         turn.copy_to(partial.path(), bytes);
-        let pace = Pace::keep(source, partial.path(), background.stopping())?;
+        let pace = Pace::keep(source, partial.path(), background)?;
         let target = absolute(partial.path()).map_err(cannot("find the backup folder"))?;
         let copied = source.execute("VACUUM INTO ?1", [target]);
         if let Some(error) = pace.take_failure() {
@@ -315,7 +315,7 @@ fn absolute(path: &Path) -> io::Result<String> {
     path.into_os_string().into_string().map_err(|_| not_utf8())
 }
 
-/// Syncs the copy as it grows. Left to the system, a gigabyte is written back at
+/// Rests while there is traffic, and syncs the copy as it grows. Left to the system, a gigabyte is written back at
 /// once, and the live database's own syncs wait behind it for as long.
 #[derive(Clone, Default)]
 struct Pace {
@@ -323,15 +323,14 @@ struct Pace {
 }
 
 impl Pace {
-    fn keep(source: &mut Connection, partial: &Path, stopping: &Stopping) -> Result<Self, Error> {
+    fn keep(source: &mut Connection, partial: &Path, background: &Background) -> Result<Self, Error> {
         let copy = fs::File::open(partial).map_err(cannot("open the copy"))?;
-        let (pace, stopping) = (Pace::default(), stopping.clone());
+        let (pace, mut turn) = (Pace::default(), background.turn());
         let kept = pace.clone();
         let mut synced = 0;
         // True ends the copy.
-        let look = move || {
-            stopping.is_set() || sync_if_grown(&copy, &mut synced).is_err_and(|error| kept.fail(error))
-        };
+        let look =
+            move || turn.is_over() || sync_if_grown(&copy, &mut synced).is_err_and(|error| kept.fail(error));
         source.progress_handler(PACE_OPERATIONS, Some(look)).map_err(StoreError::cannot("watch the copy"))?;
         Ok(pace)
     }

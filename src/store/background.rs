@@ -19,8 +19,6 @@ use super::watch::Watch;
 /// How long a thread works before it looks whether to rest: what an answer may have to
 /// wait for it.
 const BURST: Duration = Duration::from_micros(500);
-/// How long it then rests.
-const REST: Duration = Duration::from_micros(500);
 /// An answer this long ago is no traffic any more.
 const QUIET: Duration = Duration::from_millis(50);
 /// How often a connection looks, in operations of SQLite's virtual machine: about every
@@ -33,11 +31,19 @@ pub struct Background {
     stopping: Stopping,
     /// Who sees the traffic; nobody before the gateway serves.
     watch: Option<Arc<Watch>>,
+    /// How many threads work on it beside the one.
+    others: u32,
 }
 
 impl Background {
     pub(super) fn beside(stopping: &Stopping, watch: &Arc<Watch>) -> Self {
-        Background { stopping: stopping.clone(), watch: Some(Arc::clone(watch)) }
+        Background { stopping: stopping.clone(), watch: Some(Arc::clone(watch)), others: 0 }
+    }
+
+    /// The same for work that so many threads do side by side: each rests so much longer,
+    /// and together they take no more of the machine than one.
+    pub fn shared_by(&self, threads: u32) -> Self {
+        Background { others: threads.saturating_sub(1), ..self.clone() }
     }
 
     /// Whether the gateway stops.
@@ -78,7 +84,8 @@ impl Turn {
         }
         if self.began.elapsed() >= BURST {
             if self.background.sees_traffic() {
-                thread::sleep(REST);
+                // As long as the work itself, and as that of each of the others.
+                thread::sleep(BURST * (1 + self.background.others));
             }
             self.began = Instant::now();
         }
