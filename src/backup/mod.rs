@@ -17,6 +17,7 @@ pub mod fetch;
 pub mod list;
 pub mod manifest;
 pub mod name;
+mod pace;
 mod progress;
 
 use std::fmt;
@@ -24,7 +25,7 @@ use std::fs;
 use std::io;
 use std::ops::DerefMut;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
@@ -34,7 +35,6 @@ use crate::domain::canon::Hash;
 use crate::evidence::Summary;
 use crate::store::error::{Error as StoreError, is_disk_full};
 use crate::store::{Background, Store, files};
-use crate::sync::unpoisoned;
 
 use check::Checked;
 pub use check::Steps;
@@ -45,10 +45,6 @@ use progress::{Running, Stage, Turn};
 
 /// Partial files: hidden, so that no backup can have such a name.
 const PARTIAL_PREFIX: &str = ".partial-";
-/// How much of the copy may wait to be written back.
-const PACE_BYTES: u64 = 1 << 20;
-/// How often its size is looked at, in operations of SQLite's virtual machine.
-const PACE_OPERATIONS: i32 = 200;
 /// How much is written to see whether a disk is full.
 const PROBE_BYTES: usize = 64 << 10;
 /// Room that a backup leaves on its disk for the gateway's own log.
@@ -245,12 +241,10 @@ impl Backups {
     ) -> Result<(), Error> {
         let bytes = check_room(source, &self.folder)?;
         turn.copy_to(partial.path(), bytes);
-        let pace = Pace::keep(source, partial.path(), background)?;
         let target = absolute(partial.path()).map_err(cannot("find the backup folder"))?;
-        let copied = source.execute("VACUUM INTO ?1", [target]);
-        if let Some(error) = pace.take_failure() {
-            return Err(cannot("sync the growing copy")(error));
-        }
+        let copied = pace::keep(source, partial.path(), background, |source| {
+            source.execute("VACUUM INTO ?1", [target])
+        })?;
         copied.map_err(StoreError::cannot("copy the database")).map_err(|error| {
             match Error::from(error) {
                 failed @ Error::Store(_) => self.want_of_room().unwrap_or(failed),
@@ -313,45 +307,6 @@ fn absolute(path: &Path) -> io::Result<String> {
     let path = path.file_name().map_or_else(|| folder.clone(), |name| folder.join(name));
     let not_utf8 = || io::Error::new(io::ErrorKind::InvalidInput, "the path of the folder is not UTF-8");
     path.into_os_string().into_string().map_err(|_| not_utf8())
-}
-
-/// Rests while there is traffic, and syncs the copy as it grows. Left to the system, a gigabyte is written back at
-/// once, and the live database's own syncs wait behind it for as long.
-#[derive(Clone, Default)]
-struct Pace {
-    failure: Arc<Mutex<Option<io::Error>>>,
-}
-
-impl Pace {
-    fn keep(source: &mut Connection, partial: &Path, background: &Background) -> Result<Self, Error> {
-        let copy = fs::File::open(partial).map_err(cannot("open the copy"))?;
-        let (pace, mut turn) = (Pace::default(), background.turn());
-        let kept = pace.clone();
-        let mut synced = 0;
-        // True ends the copy.
-        let look =
-            move || turn.is_over() || sync_if_grown(&copy, &mut synced).is_err_and(|error| kept.fail(error));
-        source.progress_handler(PACE_OPERATIONS, Some(look)).map_err(StoreError::cannot("watch the copy"))?;
-        Ok(pace)
-    }
-
-    fn fail(&self, error: io::Error) -> bool {
-        *unpoisoned(&self.failure) = Some(error);
-        true
-    }
-
-    fn take_failure(&self) -> Option<io::Error> {
-        unpoisoned(&self.failure).take()
-    }
-}
-
-fn sync_if_grown(copy: &fs::File, synced: &mut u64) -> io::Result<()> {
-    let bytes = copy.metadata()?.len();
-    if bytes >= *synced + PACE_BYTES {
-        *synced = bytes;
-        copy.sync_data()?;
-    }
-    Ok(())
 }
 
 /// A full disk would also stop the live database's commits until the partial file
