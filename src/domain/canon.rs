@@ -95,7 +95,7 @@ fn write_escaped(out: &mut Vec<u8>, bytes: &[u8]) {
 pub struct ObjectWriter<'a> {
     out: &'a mut Vec<u8>,
     first: bool,
-    #[cfg(debug_assertions)]
+    /// The last name, in debug builds.
     last: String,
 }
 
@@ -103,18 +103,32 @@ impl<'a> ObjectWriter<'a> {
     /// Opens an object at the end of `out`.
     pub fn new(out: &'a mut Vec<u8>) -> Self {
         out.push(b'{');
-        ObjectWriter {
-            out,
-            first: true,
-            #[cfg(debug_assertions)]
-            last: String::new(),
-        }
+        ObjectWriter { out, first: true, last: String::new() }
     }
 
     /// Writes the name and hands out the buffer for the value.
     pub fn member(&mut self, name: &str) -> &mut Vec<u8> {
-        #[cfg(debug_assertions)]
-        {
+        self.separate(name);
+        write_string(self.out, name);
+        self.out.push(b':');
+        self.out
+    }
+
+    /// The same for a name of ours, which needs no escape.
+    #[inline]
+    fn known(&mut self, name: &'static str) -> &mut Vec<u8> {
+        debug_assert!(name.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric()), "{name}");
+        self.separate(name);
+        self.out.reserve(name.len() + 3);
+        self.out.push(b'"');
+        self.out.extend_from_slice(name.as_bytes());
+        self.out.extend_from_slice(b"\":");
+        self.out
+    }
+
+    #[inline]
+    fn separate(&mut self, name: &str) {
+        if cfg!(debug_assertions) {
             assert!(self.first || self.last.as_str() < name, "{name} is out of order");
             name.clone_into(&mut self.last);
         }
@@ -122,32 +136,29 @@ impl<'a> ObjectWriter<'a> {
             self.out.push(b',');
         }
         self.first = false;
-        write_string(self.out, name);
-        self.out.push(b':');
-        self.out
     }
 
     /// A string member.
-    pub fn string(&mut self, name: &str, value: &str) {
-        write_string(self.member(name), value);
+    pub fn string(&mut self, name: &'static str, value: &str) {
+        write_string(self.known(name), value);
     }
 
     /// A string member, `null` when absent.
-    pub fn optional(&mut self, name: &str, value: Option<&str>) {
+    pub fn optional(&mut self, name: &'static str, value: Option<&str>) {
         match value {
             Some(text) => self.string(name, text),
-            None => self.member(name).extend_from_slice(b"null"),
+            None => self.known(name).extend_from_slice(b"null"),
         }
     }
 
     /// An integer member.
-    pub fn integer(&mut self, name: &str, value: i64) {
-        self.member(name).extend_from_slice(value.to_string().as_bytes());
+    pub fn integer(&mut self, name: &'static str, value: i64) {
+        self.known(name).extend_from_slice(value.to_string().as_bytes());
     }
 
     /// A boolean member.
-    pub fn boolean(&mut self, name: &str, value: bool) {
-        self.member(name).extend_from_slice(if value { b"true" } else { b"false" });
+    pub fn boolean(&mut self, name: &'static str, value: bool) {
+        self.known(name).extend_from_slice(if value { b"true" } else { b"false" });
     }
 
     /// Closes the object.
