@@ -40,20 +40,18 @@ pub(super) fn keep<T>(
     let mut growth = Growth { file: watched, told: 0, sender };
     let mut turn = background.turn();
     let over = move || turn.is_over() || growth.tell();
+    let syncing = thread::Builder::new()
+        .name("backup-sync".to_owned())
+        .spawn(move || sync_each(&file, &receiver))
+        .map_err(cannot("start a thread that syncs the copy"))?;
     let watch = StoreError::cannot("watch the copy");
-    thread::scope(|scope| {
-        let syncing = thread::Builder::new()
-            .name("backup-sync".to_owned())
-            .spawn_scoped(scope, move || sync_each(&file, &receiver))
-            .map_err(cannot("start a thread that syncs the copy"))?;
-        source.progress_handler(LOOK_EVERY_OPERATIONS, Some(over)).map_err(&watch)?;
-        let copied = copy(source);
-        // The handler owns the sender: without it the other thread ends.
-        source.progress_handler(0, None::<fn() -> bool>).map_err(&watch)?;
-        let synced = syncing.join().map_err(|_| StoreError::Panicked)?;
-        synced.map_err(cannot("sync the growing copy"))?;
-        Ok(copied)
-    })
+    source.progress_handler(LOOK_EVERY_OPERATIONS, Some(over)).map_err(&watch)?;
+    let copied = copy(source);
+    // The handler owns the sender: without it the other thread ends.
+    source.progress_handler(0, None::<fn() -> bool>).map_err(&watch)?;
+    let synced = syncing.join().map_err(|_| StoreError::Panicked)?;
+    synced.map_err(cannot("sync the growing copy"))?;
+    Ok(copied)
 }
 
 /// Tells of every step that the copy has grown, or why that cannot be seen.
