@@ -195,7 +195,7 @@ impl Backups {
         name: &BackupName,
     ) -> Result<Finished, Error> {
         let started = Instant::now();
-        let turn = self.take_turn(name)?;
+        let turn = self.take_turn(name, clock.now())?;
         files::create_private_folder(&self.folder).map_err(cannot("create the backup folder"))?;
         let path = self.folder.join(name.as_str());
         if name::is_taken(&path).map_err(cannot("look at the backup's name"))? {

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::clock::{Clock, SystemClock};
 use crate::domain::time::Timestamp;
 use crate::sync::unpoisoned;
 
@@ -42,8 +41,8 @@ impl Stage {
 }
 
 impl Running {
-    pub(super) fn begin(name: &BackupName) -> Self {
-        Running { name: name.clone(), stage: Stage::Copying, started_at: SystemClock.now(), copy: None }
+    pub(super) fn begin(name: &BackupName, started_at: Timestamp) -> Self {
+        Running { name: name.clone(), stage: Stage::Copying, started_at, copy: None }
     }
 
     pub(super) fn copy_to(&mut self, partial: &Path, bytes_expected: u64) {
@@ -98,13 +97,13 @@ impl Drop for Turn<'_> {
 }
 
 impl Backups {
-    pub(super) fn take_turn(&self, name: &BackupName) -> Result<Turn<'_>, Error> {
+    pub(super) fn take_turn(&self, name: &BackupName, now: Timestamp) -> Result<Turn<'_>, Error> {
         let mut running = unpoisoned(&self.running);
         match running.as_ref() {
             // Of several at once on one name, all but the first find it taken.
             Some(other) if other.name == *name => return Err(Error::Taken),
             Some(_) => return Err(Error::Busy),
-            None => *running = Some(Running::begin(name)),
+            None => *running = Some(Running::begin(name, now)),
         }
         Ok(Turn(self))
     }
