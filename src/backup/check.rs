@@ -21,8 +21,8 @@ use super::{Error, cannot};
 
 /// How much is read at a time for the digest.
 const DIGEST_BYTES: usize = 256 << 10;
-/// The pages, the digest and the chain.
-const CHECKS_AT_ONCE: u32 = 3;
+/// The threads beside those that verify the chain: one for the pages, one for the digest.
+const OTHER_CHECKS: usize = 2;
 
 /// How long the steps of a backup took. The last three are the price of knowing that
 /// the copy is good; they run side by side.
@@ -49,7 +49,7 @@ pub(super) struct Checked {
 
 /// Syncs the copy, and checks its schema, every page, and the whole chain.
 pub(super) fn check(path: &Path, background: &Background) -> Result<Checked, Error> {
-    let background = &background.shared_by(CHECKS_AT_ONCE);
+    let background = &background.shared_by(OTHER_CHECKS + parallel::threads());
     sync(path)?;
     let schema_version =
         migrate::check(&open(path, background)?).map_err(|refusal| Error::Unsound(refusal.to_string()))?;

@@ -42,8 +42,9 @@ impl Background {
 
     /// The same for work that so many threads do side by side: each rests so much longer,
     /// and together they take no more of the machine than one.
-    pub fn shared_by(&self, threads: u32) -> Self {
-        Background { others: threads.saturating_sub(1), ..self.clone() }
+    pub fn shared_by(&self, threads: usize) -> Self {
+        let others = u32::try_from(threads.saturating_sub(1)).unwrap_or(u32::MAX);
+        Background { others, ..self.clone() }
     }
 
     /// Whether the gateway stops.
