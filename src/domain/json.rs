@@ -61,6 +61,13 @@ impl Json {
         found.ok().map(|at| &members[at].1)
     }
 
+    /// Takes a member out of an object, if this is an object that has it.
+    pub fn take(&mut self, name: &str) -> Option<Json> {
+        let Json::Object(members) = self else { return None };
+        let at = members.binary_search_by(|(key, _)| key.as_str().cmp(name)).ok()?;
+        Some(members.remove(at).1)
+    }
+
     /// The text, if this is a string.
     pub fn as_str(&self) -> Option<&str> {
         match self {
@@ -89,9 +96,15 @@ impl std::error::Error for SyntaxError {}
 
 /// Reads exactly one JSON value that fills `text`, white space aside.
 pub fn parse(text: &[u8]) -> Result<Json, SyntaxError> {
+    parse_bounded(text, usize::MAX)
+}
+
+/// The same with at most `values_max` values, nested ones included: each takes 32 to 64
+/// bytes of memory, where two may do in the text.
+pub fn parse_bounded(text: &[u8], values_max: usize) -> Result<Json, SyntaxError> {
     let text = std::str::from_utf8(text)
         .map_err(|error| SyntaxError { what: "invalid UTF-8", offset: error.valid_up_to() })?;
-    let mut reader = Reader { text, bytes: text.as_bytes(), at: 0 };
+    let mut reader = Reader { text, bytes: text.as_bytes(), at: 0, values_left: values_max };
     let value = reader.value(0)?;
     reader.skip_space();
     if reader.at < reader.bytes.len() {
@@ -104,6 +117,7 @@ struct Reader<'a> {
     text: &'a str,
     bytes: &'a [u8],
     at: usize,
+    values_left: usize,
 }
 
 impl Reader<'_> {
@@ -131,6 +145,7 @@ impl Reader<'_> {
 
     fn value(&mut self, depth: usize) -> Result<Json, SyntaxError> {
         self.skip_space();
+        self.values_left = self.values_left.checked_sub(1).ok_or_else(|| self.error("too many values"))?;
         match self.peek() {
             Some(b'{') => self.object(depth + 1),
             Some(b'[') => self.array(depth + 1),

@@ -4,7 +4,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::domain::canon::{Hash, ObjectWriter};
+use crate::domain::json::Json;
 use crate::domain::time::Timestamp;
+use crate::service::admission;
 use crate::service::approvals::{self, Approver, Seen, Who};
 use crate::service::operators::Actor;
 use crate::service::{Error, Gateway};
@@ -57,7 +59,7 @@ fn write(out: &mut Vec<u8>, Seen { approval, status, tool_call }: &Seen) {
     object.optional("decided_at", time(approval.decided_at).as_deref());
     object.string("decision_id", &approval.decision_id);
     object.optional("edited_action_hash", is_edited.then_some(action_hash.as_str()));
-    // Clients would run it without consuming; a status that they do so by is never given.
+    // Always null: existing clients would run an edited call without consuming the approval.
     object.optional("edited_tool_call", None);
     object.string("effective_action_hash", action_hash.as_str());
     object.string("expires_at", &approval.expires_at.to_string());
@@ -116,9 +118,9 @@ struct EditBody {
 
 /// `POST /v1/approvals/{id}/edit`
 pub(crate) fn edit(call: &Call<'_>) -> Result<Response, Error> {
-    let tree = object(call.request)?;
+    let mut tree = object(call.request)?;
     let body: EditBody = from_json(&tree)?;
-    let edited = body.edited_tool_call.into_call(tree.get("edited_tool_call"));
+    let edited = body.edited_tool_call.into_call(tree.take("edited_tool_call").unwrap_or(Json::Null));
     let edited = edited.map_err(|what| Error::BadRequest(format!("edited_tool_call: {what}")))?;
     let edited = approvals::edit(call.gateway, call.actor()?, &call.id, edited, approver(body.approver)?)?;
     let answer = json!({
@@ -139,6 +141,9 @@ struct ConsumeBody {
 
 /// `POST /v1/approvals/{id}/consume`
 pub(crate) fn consume(call: &Call<'_>) -> Result<Response, Error> {
+    if let Caller::Agent(token) = &call.caller {
+        admission::limit(call.gateway, *token, call.request.received)?;
+    }
     let claim = claim(call)?;
     let action_hash = approvals::consume(call.gateway, who(call)?, &call.id, claim)?;
     let answer = json!({

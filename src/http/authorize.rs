@@ -63,11 +63,9 @@ struct TracePart {
     root_trust_level: Option<String>,
 }
 
-/// The flat form.
+/// What the flat form has beside the members of the call.
 #[derive(Deserialize)]
 struct Flat {
-    #[serde(flatten)]
-    call: CallPart,
     source_trust: Option<String>,
     trace: Option<TracePart>,
 }
@@ -98,19 +96,22 @@ fn question(call: &Call<'_>) -> Result<(Hash, service::Request), Error> {
     let Caller::Agent(token) = call.caller else { return Err(Error::Unauthorized) };
     let Request { signature, body, received, .. } = call.request;
     admission::admit(call.gateway, token, signature.as_deref(), body, *received)?;
-    Ok((token, decode(&object(call.request)?)?))
+    Ok((token, decode(object(call.request)?)?))
 }
 
 /// Either form as a question.
-pub(crate) fn decode(body: &Json) -> Result<service::Request, Error> {
-    let top: Top = from_json(body)?;
+pub(crate) fn decode(body: Json) -> Result<service::Request, Error> {
+    let top: Top = from_json(&body)?;
     let nested = body.get("tool_call").is_some();
     // Ignoring one of them could lose the less trusted of two `source_trust`, or an
     // environment that the agent may not act in.
     let others = if nested { &FLAT_MEMBERS[..] } else { &NESTED_MEMBERS[..] };
     if let Some(name) = others.iter().find(|name| body.get(name).is_some()) {
-        let form = if nested { "beside a tool_call" } else { "in a flat call" };
-        return Err(Error::BadRequest(format!("the body has both forms: {name} cannot stand {form}")));
+        return Err(Error::BadRequest(if nested {
+            format!("{name} belongs to the flat form: it cannot stand beside tool_call")
+        } else {
+            format!("{name} belongs to the nested form: without tool_call it would be passed over")
+        }));
     }
     let mut request = if nested { decode_nested(body)? } else { decode_flat(body)? };
     request.freshness = freshness(top.nonce.as_deref(), top.timestamp.as_deref())?;
@@ -132,22 +133,24 @@ fn freshness(nonce: Option<&str>, timestamp: Option<&str>) -> Result<Freshness, 
     })
 }
 
-fn decode_nested(body: &Json) -> Result<service::Request, Error> {
-    let Nested { agent, tool_call, context, trace } = from_json(body)?;
-    let mut request = request(tool_call, body.get("tool_call"), context.source_trust, trace)?;
+fn decode_nested(mut body: Json) -> Result<service::Request, Error> {
+    let Nested { agent, tool_call, context, trace } = from_json(&body)?;
+    let tree = body.take("tool_call").unwrap_or(Json::Null);
+    let mut request = request(tool_call, tree, context.source_trust, trace)?;
     request.agent = Some(agent.id);
     request.environment = Some(agent.environment);
     Ok(request)
 }
 
-fn decode_flat(body: &Json) -> Result<service::Request, Error> {
-    let Flat { call, source_trust, trace } = from_json(body)?;
-    request(call, Some(body), source_trust.unwrap_or_else(|| "unknown".to_owned()), trace)
+fn decode_flat(body: Json) -> Result<service::Request, Error> {
+    let call = from_json(&body)?;
+    let Flat { source_trust, trace } = from_json(&body)?;
+    request(call, body, source_trust.unwrap_or_else(|| "unknown".to_owned()), trace)
 }
 
 fn request(
     call: CallPart,
-    tree: Option<&Json>,
+    tree: Json,
     source_trust: String,
     trace: Option<TracePart>,
 ) -> Result<service::Request, Error> {
@@ -191,7 +194,7 @@ fn check(request: &service::Request) -> Result<(), Error> {
             return Err(Error::BadRequest(format!("{name} must have at most {max} characters")));
         }
     }
-    // Of a variable that was not set: every request would have the same name.
+    // Usually an unset shell variable; every request would then share one id.
     if request.request_id.as_deref() == Some("") {
         return Err(Error::BadRequest("request_id must not be empty; leave it out instead".to_owned()));
     }

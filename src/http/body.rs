@@ -8,6 +8,18 @@ use crate::service::Error;
 
 use super::message::Request;
 
+/// Values that any body may have.
+const VALUES_MAX: usize = 50_000;
+/// A longer body may have one value in so many bytes.
+const BYTES_PER_VALUE_MIN: usize = 16;
+
+/// The body as JSON, which takes a few times its length in memory, whatever it holds.
+pub(crate) fn json(request: &Request) -> Result<Json, Error> {
+    let values_max = VALUES_MAX.max(request.body.len() / BYTES_PER_VALUE_MIN);
+    json::parse_bounded(&request.body, values_max)
+        .map_err(|error| Error::BadRequest(format!("the body is not accepted as JSON: {error}")))
+}
+
 /// The body as a JSON object.
 pub(crate) fn object(request: &Request) -> Result<Json, Error> {
     members(request).map(Json::Object)
@@ -15,10 +27,9 @@ pub(crate) fn object(request: &Request) -> Result<Json, Error> {
 
 /// The members of the body, which is a JSON object.
 pub(crate) fn members(request: &Request) -> Result<Vec<(String, Json)>, Error> {
-    match json::parse(&request.body) {
-        Ok(Json::Object(members)) => Ok(members),
-        Ok(_) => Err(Error::BadRequest("the body must be a JSON object".to_owned())),
-        Err(error) => Err(Error::BadRequest(format!("the body is not JSON: {error}"))),
+    match json(request)? {
+        Json::Object(members) => Ok(members),
+        _ => Err(Error::BadRequest("the body must be a JSON object".to_owned())),
     }
 }
 

@@ -20,10 +20,10 @@ pub(super) struct CallPart {
 }
 
 impl CallPart {
-    /// The call that stands in `tree`; what is wrong with it, where it is none.
-    pub(super) fn into_call(self, tree: Option<&Json>) -> Result<ToolCall, String> {
+    /// The call with the parameters of `tree`; what is wrong with it, where it is none.
+    pub(super) fn into_call(self, mut tree: Json) -> Result<ToolCall, String> {
         let CallPart { tool, action, resource, mutates_state } = self;
-        let parameters = tree.and_then(|tree| tree.get("parameters")).ok_or("missing field `parameters`")?;
+        let parameters = tree.take("parameters").ok_or("missing field `parameters`")?;
         for (name, text, max) in [
             ("tool", Some(&tool), NAME_CHARS_MAX),
             ("action", Some(&action), NAME_CHARS_MAX),
@@ -37,6 +37,6 @@ impl CallPart {
         if tool.is_empty() || action.is_empty() {
             return Err("tool and action must not be empty".to_owned());
         }
-        Ok(ToolCall { tool, action, resource, mutates_state, parameters: parameters.clone() })
+        Ok(ToolCall { tool, action, resource, mutates_state, parameters })
     }
 }

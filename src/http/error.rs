@@ -31,6 +31,14 @@ pub fn response(error: &Error) -> Response {
             failure(429, &message).with("Retry-After", retry_after_seconds.to_string())
         }
         Error::Forbidden(_) => failure(403, &message),
+        Error::AnotherAgent => failure_of(403, "Forbidden", &message, Some("agent_mismatch")),
+        Error::Elsewhere { decision_id } => {
+            let mut details = json!({ "reason": "environment_not_allowed" });
+            if let Some(id) = decision_id {
+                details["decision_id"] = json!(id);
+            }
+            failure_with(403, "Forbidden", &message, details)
+        }
         Error::NotFound(_) => failure(404, &message),
         Error::AlreadyExists(_) => failure_of(409, "AlreadyExists", &message, None),
         Error::Conflict { reason, .. } => failure_of(409, "Conflict", &message, Some(reason)),

@@ -180,7 +180,7 @@ fn requests(calls: &Json) -> Result<Vec<authorize::Request>, Error> {
             other => other,
         };
         let (call, agent) = without_named_agent(call);
-        let request = decode(&call).map_err(placed)?;
+        let request = decode(call).map_err(placed)?;
         Ok(authorize::Request { agent: agent.or(request.agent), ..request })
     };
     calls.iter().enumerate().map(request).collect()

@@ -7,7 +7,7 @@ use crate::domain::time::Timestamp;
 use crate::service::Error;
 use crate::service::receipts::{self, ChainVerdict};
 
-use super::body::object;
+use super::body::{self, object};
 use super::message::Response;
 use super::query::Query;
 use super::router::Call;
@@ -64,12 +64,13 @@ pub(crate) fn chain_head(call: &Call<'_>) -> Result<Response, Error> {
 /// `POST /v1/receipts/verify-chain`: `{"receipts": […]}`, or the list itself as
 /// `GET /v1/receipts` gave it.
 pub(crate) fn verify_chain(call: &Call<'_>) -> Result<Response, Error> {
-    let body = match crate::domain::json::parse(&call.request.body) {
-        Ok(Json::Array(receipts)) => Json::Object(vec![("receipts".to_owned(), Json::Array(receipts))]),
-        _ => object(call.request)?,
+    let receipts = match body::json(call.request)? {
+        Json::Object(members) => members.into_iter().find(|(name, _)| name == "receipts"),
+        Json::Array(receipts) => return Ok(shown(&receipts::verify_chain(&receipts))),
+        _ => return Err(Error::BadRequest("the body must be a JSON object or array".to_owned())),
     };
-    match body.get("receipts") {
-        Some(Json::Array(receipts)) => Ok(shown(&receipts::verify_chain(receipts))),
+    match receipts {
+        Some((_, Json::Array(receipts))) => Ok(shown(&receipts::verify_chain(&receipts))),
         Some(_) => Err(Error::BadRequest("receipts must be an array".to_owned())),
         None => Err(Error::BadRequest("the body does not fit: missing field `receipts`".to_owned())),
     }

@@ -1,18 +1,14 @@
 //! Before a decision: whether a request is its agent's own, not one too many, and not one
-//! that was taken before. And what is noted where an agent asks that may not act.
+//! that was taken before.
 
 use std::time::Instant;
 
 use rusqlite::Connection;
-use serde_json::json;
 
 use crate::domain::agent::Agent;
-use crate::domain::audit::{Event, EventType};
 use crate::domain::canon::Hash;
-use crate::domain::record::Decision;
 use crate::domain::replay;
 use crate::domain::time::Timestamp;
-use crate::entropy;
 use crate::store::{Tx, nonces};
 
 use super::{Error, Gateway, agents};
@@ -61,7 +57,7 @@ fn nonce_reused() -> Error {
 /// Admits a request of the agent whose token hashes to `token`. An agent with a signing key
 /// must have signed the body as it was sent, before anything of it is read; for one
 /// without, no signature is looked at. What is not signed does not count against an agent's
-/// rate: whoever has the token alone could else keep it from asking.
+/// rate: otherwise someone with only the token could use it up.
 pub fn admit(
     gateway: &Gateway,
     token: Hash,
@@ -76,9 +72,8 @@ pub fn admit(
     gateway.limits.authorize(&agent.id, now)
 }
 
-/// An agent that is stopped has asked; its decision denies it.
-pub(super) fn attempt_event(agent: &Agent, decision: &Decision) -> Result<Event, Error> {
-    let id = entropy::uuid(decision.created_at).map_err(Error::Entropy)?;
-    let details = json!({ "agent_status": agent.status, "decision": decision.outcome.as_str() });
-    Ok(Event::of(decision, id, EventType::ToolCallIntercepted, &details))
+/// Counts a request that is no authorization and leaves evidence all the same.
+pub fn limit(gateway: &Gateway, token: Hash, now: Instant) -> Result<(), Error> {
+    let agent = agents::find_by_token(gateway, token)?.ok_or(Error::Unauthorized)?;
+    gateway.limits.authorize(&agent.id, now)
 }

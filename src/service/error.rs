@@ -28,6 +28,13 @@ pub enum Error {
     },
     /// A valid credential that may not do this.
     Forbidden(String),
+    /// An agent names another one as who asks.
+    AnotherAgent,
+    /// An agent asks about an environment that it may not act in.
+    Elsewhere {
+        /// The denial on record; none for a dry run.
+        decision_id: Option<String>,
+    },
     /// There is no such thing.
     NotFound(String),
     /// There is such a thing already.
@@ -76,6 +83,8 @@ impl fmt::Display for Error {
             | Error::Busy(message)
             | Error::NoRoom(message) => f.write_str(message),
             Error::ApprovalStands { message, .. } => f.write_str(message),
+            Error::AnotherAgent => f.write_str("agent.id is not the agent of this token"),
+            Error::Elsewhere { .. } => f.write_str("the agent may not act in this environment"),
             Error::Unauthorized => f.write_str("a valid bearer token is needed"),
             Error::Unsigned(signature::Fault::Missing) => {
                 f.write_str("one header X-Aegis-Request-Signature is needed: this agent has a signing key")
@@ -105,6 +114,8 @@ impl std::error::Error for Error {
             | Error::Unsigned(_)
             | Error::TooManyRequests { .. }
             | Error::Forbidden(_)
+            | Error::AnotherAgent
+            | Error::Elsewhere { .. }
             | Error::NotFound(_)
             | Error::AlreadyExists(_)
             | Error::Conflict { .. }

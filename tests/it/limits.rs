@@ -89,6 +89,29 @@ fn an_agent_that_asks_too_often_is_told_to_wait_and_nothing_is_recorded() {
     wait_until("it may ask again", || busy.ask("read", TRUSTED).status == 200);
 }
 
+/// Each refused attempt is a receipt.
+#[test]
+fn an_agent_that_tries_too_often_to_use_an_approval_is_told_to_wait() {
+    let home = Home::new().with("AEGIS_AUTHORIZE_PER_SECOND", "1");
+    let gateway = home.start();
+    let agent = gateway.agent("a");
+    let asked = agent.ask("write", "semi_trusted_customer");
+    let path =
+        format!("/v1/approvals/{}/consume", asked.body["approval"]["approval_id"].as_str().expect("an id"));
+    let started = Instant::now();
+    let mut tried = 0;
+    let limited = loop {
+        let answer = gateway.request("POST", &path, Some(&agent.token), None);
+        if answer.status != 409 {
+            break answer;
+        }
+        tried += 1;
+        assert!(tried <= 6 + started.elapsed().as_secs(), "no limit after {tried}");
+    };
+    assert_limited(&limited);
+    assert_eq!(gateway.get("/v1/stats")["total_receipts"], tried + 1);
+}
+
 #[test]
 fn who_has_the_token_without_the_key_cannot_use_up_an_agent_s_rate() {
     let home = Home::new().with("AEGIS_AUTHORIZE_PER_SECOND", "1");

@@ -24,6 +24,7 @@ mod hostile_folder;
 mod limits;
 mod load;
 mod manifest;
+mod memory;
 mod openapi;
 mod operators;
 mod policies;

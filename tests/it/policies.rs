@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
@@ -138,6 +139,34 @@ fn a_policy_counts_from_the_very_next_request_and_until_it_is_disabled() {
     assert_eq!(outcome(&dry), "allow");
     put(&gateway, "stop", &[rule("all", "deny", json!({}))]);
     assert_eq!(outcome(&ask(&agent, &json!({"dry_run": true}))), "deny");
+}
+
+/// What was judged ahead of the transaction by other policies is judged again, by the whole call.
+#[test]
+fn every_decision_is_what_the_policies_that_it_names_say_of_its_parameters() {
+    let home = Home::new();
+    let gateway = home.start();
+    let agent = gateway.agent("a");
+    let rules = [rule("no_ones", "deny", json!({"parameters": {"n": 1}}))];
+    let (changing, mixed) = (AtomicBool::new(true), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while changing.load(Ordering::Relaxed) {
+                    let answer = ask(&agent, &json!({"parameters": {"n": 1}}));
+                    let denied = tag(&gateway, &answer) != "builtin-1";
+                    assert_eq!(outcome(&answer), if denied { "deny" } else { "allow" }, "{answer:?}");
+                    mixed.fetch_add(usize::from(denied), Ordering::Relaxed);
+                }
+            });
+        }
+        for _ in 0..40 {
+            put(&gateway, "p", &rules);
+            assert_eq!(disable(&gateway, "p", None).status, 200);
+        }
+        changing.store(false, Ordering::Relaxed);
+    });
+    assert!(mixed.into_inner() > 0, "no request met the rule");
 }
 
 #[test]

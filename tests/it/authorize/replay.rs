@@ -86,6 +86,23 @@ fn an_empty_request_id_is_refused_and_null_is_none() {
 }
 
 #[test]
+fn a_repeated_request_is_the_same_where_the_agent_s_own_environment_changed_since() {
+    let home = Home::new();
+    let gateway = home.start();
+    let agent = gateway.agent("a");
+    let body = with(flat("read", TRUSTED), &json!({"request_id": "r"}));
+    let first = ask(&agent, &body);
+    let moved = gateway.operator("PATCH", "/v1/agents/a", Some(&json!({"environment": "staging"})));
+    assert_eq!(moved.status, 200, "{moved:?}");
+    assert_eq!(ask(&agent, &body).body["decision_id"], first.body["decision_id"]);
+    // One that states where it would run means that.
+    let nested = with(nested("a", "read", TRUSTED), &json!({"request_id": "n"}));
+    let elsewhere = with(nested.clone(), &json!({"agent": {"id": "a", "environment": "staging"}}));
+    assert_eq!(decision(&ask(&agent, &nested)), "allow");
+    assert_conflict(&ask(&agent, &elsewhere), "request_id_reused");
+}
+
+#[test]
 fn a_nonce_counts_once_for_each_agent_whatever_the_call_and_after_a_kill() {
     let home = Home::new();
     let gateway = home.start();

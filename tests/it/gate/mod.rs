@@ -11,4 +11,4 @@ mod limits;
 mod relay;
 mod service;
 mod shutdown;
-mod support;
+pub(crate) mod support;

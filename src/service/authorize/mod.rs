@@ -1,0 +1,300 @@
+//! The heart: may this agent make this call?
+//!
+//! In one write transaction: who asks, and where; is the request fresh, was it asked
+//! before, what is known, the decision, its receipt, and the approval that it may need.
+//! The answer goes out when all of it is on disk.
+//!
+//! The rules are looked at before the transaction, where nobody waits for it, by what is
+//! known then. Inside, that verdict counts if all that it rests on is still the same;
+//! else the call is judged again.
+
+mod answer;
+mod record;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::domain::action::{self, ToolCall};
+use crate::domain::agent::{Agent, AgentStatus};
+use crate::domain::canon::Hash;
+use crate::domain::decision::{Facts, Verdict, decide};
+use crate::domain::identifier::normalize;
+use crate::domain::json::Json;
+use crate::domain::policy::PolicySet;
+use crate::domain::record::Decision;
+use crate::domain::time::Timestamp;
+use crate::domain::tool::ToolAction;
+use crate::domain::trust::less_trusted;
+use crate::entropy;
+use crate::store::{Basis, Store, Tx, agents, audit, decisions, policies, receipts, tools};
+
+use super::admission::Freshness;
+use super::{Error, Gateway};
+
+pub use answer::{Asked, Authorization};
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// The call.
+    pub call: ToolCall,
+    /// The agent's id or key as the caller states it; must be the token's.
+    pub agent: Option<String>,
+    /// Where it would run; the agent's registered environment if not given.
+    pub environment: Option<String>,
+    /// The source's trust.
+    pub source_trust: String,
+    /// The trust of the hop where the request began.
+    pub root_trust: Option<String>,
+    /// On whose behalf.
+    pub user_id: Option<String>,
+    /// The caller's run.
+    pub run_id: Option<String>,
+    /// The caller's trace.
+    pub trace_id: Option<String>,
+    /// The run that started this run.
+    pub parent_run_id: Option<String>,
+    /// The caller's name for this request.
+    pub request_id: Option<String>,
+    /// What tells it from a copy of it.
+    pub freshness: Freshness,
+    /// Decide and record nothing.
+    pub dry_run: bool,
+}
+
+/// Whether an agent may have more than a denial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It is stopped.
+    Stopped,
+    /// It asks about an environment that it may not act in.
+    Elsewhere,
+    /// It may be answered, also from memory.
+    Admitted,
+}
+
+/// What has been committed: an answer, or a denial that its caller hears of as an error.
+enum Recorded {
+    Answer(Authorization),
+    DeniedElsewhere { decision_id: Option<String> },
+}
+
+/// Ids that an answer may need, drawn before the transaction.
+struct Ids {
+    decision: String,
+    approval: String,
+    receipt: String,
+}
+
+/// What is known before the transaction begins.
+struct Prepared {
+    /// Without the parameters of its call, once there is a verdict.
+    request: Request,
+    token: Hash,
+    canonical_call: Vec<u8>,
+    action_hash: Hash,
+    /// The normalised names of the tool and the action.
+    names: (String, String),
+    received: Instant,
+    ids: Ids,
+    approval_ttl_seconds: u32,
+    /// A verdict, and what it rests on.
+    foreseen: Option<(Basis, Verdict)>,
+}
+
+/// Decides `request` for the agent whose token hashes to `token`, and hands the answer
+/// to `done` when it is on disk.
+pub fn authorize<D>(gateway: &Gateway, token: Hash, request: Request, received: Instant, done: D)
+where
+    D: FnOnce(Result<Authorization, Error>) + Send + 'static,
+{
+    let now = gateway.now();
+    let mut prepared = match Prepared::new(gateway, token, request, received, now) {
+        Ok(prepared) => prepared,
+        Err(error) => return done(Err(error)),
+    };
+    // The denial is on disk by then, or nothing is to be.
+    let done = move |recorded: Result<Recorded, Error>| done(recorded.and_then(Recorded::told));
+    if prepared.request.dry_run {
+        return done(prepared.answer_dry_run(&gateway.store, now));
+    }
+    prepared.foresee(&gateway.store);
+    gateway.store.write_then(move |tx| prepared.answer(tx, now), done);
+}
+
+impl Recorded {
+    fn of(standing: Standing, answer: Authorization) -> Self {
+        match standing {
+            Standing::Admitted | Standing::Stopped => Recorded::Answer(answer),
+            Standing::Elsewhere => {
+                let decision_id = (!answer.dry_run).then_some(answer.decision.id);
+                Recorded::DeniedElsewhere { decision_id }
+            }
+        }
+    }
+
+    fn told(self) -> Result<Authorization, Error> {
+        match self {
+            Recorded::Answer(answer) => Ok(answer),
+            Recorded::DeniedElsewhere { decision_id } => Err(Error::Elsewhere { decision_id }),
+        }
+    }
+}
+
+impl Prepared {
+    /// Everything that needs no transaction.
+    fn new(
+        gateway: &Gateway,
+        token: Hash,
+        request: Request,
+        received: Instant,
+        now: Timestamp,
+    ) -> Result<Self, Error> {
+        let canonical_call = request.call.canonical();
+        Ok(Prepared {
+            action_hash: action::hash(&canonical_call),
+            canonical_call,
+            names: (normalize(&request.call.tool), normalize(&request.call.action)),
+            ids: Ids {
+                decision: entropy::uuid(now).map_err(Error::Entropy)?,
+                approval: entropy::uuid(now).map_err(Error::Entropy)?,
+                receipt: entropy::hex::<8>().map_err(Error::Entropy)?,
+            },
+            token,
+            request,
+            received,
+            approval_ttl_seconds: gateway.approval_ttl_seconds,
+            foreseen: None,
+        })
+    }
+
+    /// Judges the call ahead of the transaction, if all that it takes is in memory.
+    fn foresee(&mut self, store: &Store) {
+        let Some(basis) = store.basis(self.token, &self.names) else { return };
+        let verdict = self.decide(&basis.agent, Some(&basis.action), &basis.policies);
+        self.foreseen = Some((basis, verdict));
+        // Parsed, they take many times the memory of the canonical bytes, and the request
+        // may have to wait for the disk.
+        self.request.call.parameters = Json::Null;
+    }
+
+    /// The verdict that was foreseen, if it rests on these; else a new one.
+    fn judge(
+        &mut self,
+        agent: &Agent,
+        registered: Option<&ToolAction>,
+        policies: &Arc<PolicySet>,
+    ) -> Verdict {
+        if let Some((basis, verdict)) = self.foreseen.take() {
+            if basis.is(agent, registered, policies) {
+                return verdict;
+            }
+            self.request.call =
+                ToolCall::from_canonical(&self.canonical_call).expect("it was written as a call");
+        }
+        self.decide(agent, registered, policies)
+    }
+
+    fn answer(mut self, tx: &mut Tx<'_>, now: Timestamp) -> Result<Recorded, Error> {
+        // Looked up again inside the transaction: a token that was rotated, or an
+        // agent that was frozen since the request came in, counts.
+        let agent = agents::known_by_token(tx, self.token)?.ok_or(Error::Unauthorized)?;
+        self.check_agent(&agent)?;
+        let standing = self.standing(&agent);
+        if standing == Standing::Admitted {
+            self.request.freshness.take(tx, &agent, now)?;
+            if let Some(prior) = self.find_prior(tx, &agent)? {
+                return Authorization::again(tx, prior, now).map(Recorded::Answer);
+            }
+        }
+        let registered = tools::known_action(tx, &self.names)?;
+        let policies = policies::known(tx)?;
+        let verdict = self.judge(&agent, registered.as_deref(), &policies);
+        let at = receipts::next_time(tx, now);
+        let decision = self.record_of(&agent, standing, &verdict, policies.tag(), at);
+        let receipt = Some(self.record(tx, &decision)?);
+        if standing == Standing::Stopped {
+            audit::insert(tx, &record::attempt_event(&agent, &decision)?)?;
+        }
+        let approval = self.ask_for_approval(tx, &verdict, &decision, now)?;
+        let dry_run = Authorization::of(decision, verdict);
+        Ok(Recorded::of(standing, Authorization { approval, receipt, dry_run: false, ..dry_run }))
+    }
+
+    fn answer_dry_run(&self, store: &Store, now: Timestamp) -> Result<Recorded, Error> {
+        let (agent, registered, policies) = store.read(|connection| {
+            let agent = agents::find_by_token(connection, self.token)?.ok_or(Error::Unauthorized)?;
+            self.check_agent(&agent)?;
+            if self.standing(&agent) == Standing::Admitted {
+                self.request.freshness.check(connection, &agent, now)?;
+            }
+            let registered = tools::find_action(connection, &self.names.0, &self.names.1)?;
+            Ok::<_, Error>((agent, registered, store.policies(connection)?))
+        })?;
+        let standing = self.standing(&agent);
+        let verdict = self.decide(&agent, registered.as_ref(), &policies);
+        let decision = self.record_of(&agent, standing, &verdict, policies.tag(), now);
+        Ok(Recorded::of(standing, Authorization::of(decision, verdict)))
+    }
+
+    fn standing(&self, agent: &Agent) -> Standing {
+        if agent.status != AgentStatus::Active {
+            Standing::Stopped
+        } else if !agent.may_act_in(self.environment(agent)) {
+            Standing::Elsewhere
+        } else {
+            Standing::Admitted
+        }
+    }
+
+    fn check_agent(&self, agent: &Agent) -> Result<(), Error> {
+        if !agent.status.may_ask() {
+            return Err(Error::Unauthorized);
+        }
+        match &self.request.agent {
+            Some(stated) if *stated != agent.agent_key && *stated != agent.id => Err(Error::AnotherAgent),
+            _ => Ok(()),
+        }
+    }
+
+    /// The decision that answered the same request before. The same name for
+    /// another call is a conflict: the earlier answer must not serve for it.
+    fn find_prior(&self, tx: &Tx<'_>, agent: &Agent) -> Result<Option<Decision>, Error> {
+        let Some(request_id) = &self.request.request_id else { return Ok(None) };
+        let Some(prior) = decisions::find_by_request(tx.connection(), &agent.id, request_id)? else {
+            return Ok(None);
+        };
+        let same = prior.action_hash == self.action_hash
+            && prior.source_trust == self.request.source_trust
+            && prior.root_trust_level == self.effective_trust()
+            && self.request.environment.as_ref().is_none_or(|stated| *stated == prior.environment);
+        if same {
+            return Ok(Some(prior));
+        }
+        Err(Error::Conflict {
+            message: "this request_id was used for another call".to_owned(),
+            reason: "request_id_reused",
+        })
+    }
+
+    fn decide(&self, agent: &Agent, registered: Option<&ToolAction>, policies: &PolicySet) -> Verdict {
+        let facts = Facts {
+            agent,
+            registered,
+            environment: self.environment(agent),
+            effective_trust: self.effective_trust(),
+            tool_key: &self.names.0,
+            action_key: &self.names.1,
+            policies,
+        };
+        decide(&self.request.call, &facts)
+    }
+
+    fn effective_trust(&self) -> &str {
+        less_trusted(&self.request.source_trust, self.request.root_trust.as_deref())
+    }
+
+    fn environment<'a>(&'a self, agent: &'a Agent) -> &'a str {
+        self.request.environment.as_deref().unwrap_or(&agent.environment)
+    }
+}
