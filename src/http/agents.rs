@@ -217,7 +217,7 @@ fn shown((agent, last_seen_at): &agents::Seen) -> AgentBody<'_> {
 
 /// `GET /v1/agents`
 pub(crate) fn list(call: &Call<'_>) -> Result<Response, Error> {
-    let query = Query::parse(&call.request.query)?;
+    let query = Query::parse(&call.request.query, &["status", "limit", "offset"])?;
     let expected = AgentStatus::WORDS.join(", ");
     let status = query.parsed("status", &expected, AgentStatus::parse)?;
     let agents = agents::list(call.gateway, status, query.page()?)?;

@@ -23,7 +23,7 @@ const REASON_CHARS_MAX: usize = 4096;
 
 /// `GET /v1/approvals`: those that can still be decided.
 pub(crate) fn list(call: &Call<'_>) -> Result<Response, Error> {
-    let page = Query::parse(&call.request.query)?.page()?;
+    let page = Query::parse(&call.request.query, Query::PAGE)?.page()?;
     let mut body = vec![b'['];
     for seen in approvals::list(call.gateway, &call.actor()?, page)? {
         if body.len() > 1 {

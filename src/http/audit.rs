@@ -58,7 +58,8 @@ fn shown(event: &Event) -> EventBody<'_> {
 
 /// Lists events, newest first.
 pub(crate) fn list(call: &Call<'_>) -> Result<Response, Error> {
-    let query = Query::parse(&call.request.query)?;
+    let names = &["decision_id", "agent_id", "event_type", "limit", "offset"];
+    let query = Query::parse(&call.request.query, names)?;
     let filter = Filter {
         decision_id: query.text("decision_id")?,
         agent_id: query.text("agent_id")?,

@@ -118,7 +118,7 @@ fn shown(listed: &Listed) -> ListedBody<'_> {
 
 /// `GET /v1/admin/backups`
 pub(crate) fn list(call: &Call<'_>) -> Result<Response, Error> {
-    let listed = backups::list(call.gateway, Query::parse(&call.request.query)?.page()?)?;
+    let listed = backups::list(call.gateway, Query::parse(&call.request.query, Query::PAGE)?.page()?)?;
     Ok(Response::of(200, &listed.iter().map(shown).collect::<Vec<_>>()))
 }
 

@@ -67,9 +67,31 @@ fn shown(decision: &Decision) -> DecisionBody<'_> {
     }
 }
 
+/// What the list takes.
+const NAMES: &[&str] = &[
+    "agent_id",
+    "decision",
+    "skill",
+    "action",
+    "resource",
+    "run_id",
+    "trace_id",
+    "source_trust",
+    "action_hash",
+    "receipt_hash",
+    "from",
+    "to",
+    "q",
+    "before",
+    "cursor",
+    "after",
+    "limit",
+    "offset",
+];
+
 /// `GET /v1/decisions`
 pub(crate) fn list(call: &Call<'_>) -> Result<Response, Error> {
-    let query = Query::parse(&call.request.query)?;
+    let query = Query::parse(&call.request.query, NAMES)?;
     let filter = Filter {
         agent_id: query.text("agent_id")?,
         decision: query.parsed("decision", &Outcome::WORDS.join(", "), Outcome::parse)?,

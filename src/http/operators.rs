@@ -83,7 +83,7 @@ fn shown(token: &Token) -> TokenBody<'_> {
 
 /// `GET /v1/admin/tokens`
 pub(crate) fn list(call: &Call<'_>) -> Result<Response, Error> {
-    let tokens = operators::list(call.gateway, Query::parse(&call.request.query)?.page()?)?;
+    let tokens = operators::list(call.gateway, Query::parse(&call.request.query, Query::PAGE)?.page()?)?;
     Ok(Response::of(200, &tokens.iter().map(shown).collect::<Vec<_>>()))
 }
 

@@ -74,7 +74,7 @@ fn pack() -> PolicyBody<'static> {
 
 /// `GET /v1/policies`: the built-in pack, then the others, the last changed first.
 pub(crate) fn list(call: &Call<'_>) -> Result<Response, Error> {
-    let page = Query::parse(&call.request.query)?.page()?;
+    let page = Query::parse(&call.request.query, Query::PAGE)?.page()?;
     let stored = match page.offset {
         0 => Page { limit: page.limit - 1, offset: 0 },
         offset => Page { offset: offset - 1, ..page },
@@ -86,7 +86,7 @@ pub(crate) fn list(call: &Call<'_>) -> Result<Response, Error> {
 
 /// `GET /v1/policies/{key}/versions`
 pub(crate) fn versions(call: &Call<'_>) -> Result<Response, Error> {
-    let page = Query::parse(&call.request.query)?.page()?;
+    let page = Query::parse(&call.request.query, Query::PAGE)?.page()?;
     if call.id == BUILTIN_KEY {
         return Ok(Response::of(200, &[pack()]));
     }

@@ -1,4 +1,5 @@
-//! Query strings: decoded, and never silently ignored where a value is meant to filter.
+//! Query strings: decoded, and never silently ignored: a list that was meant to be
+//! filtered, and is not, is believed.
 
 use crate::domain::identifier::percent_decode;
 use crate::domain::time::Timestamp;
@@ -9,8 +10,11 @@ use crate::service::{Error, Keys, Page};
 pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// Decodes `name=value&…`; `+` is a space.
-    pub(crate) fn parse(text: &str) -> Result<Self, Error> {
+    /// What a list takes that goes by number alone.
+    pub(crate) const PAGE: &[&str] = &["limit", "offset"];
+
+    /// Decodes `name=value&…`; `+` is a space. Refuses a name that the path does not take.
+    pub(crate) fn parse(text: &str, names: &[&str]) -> Result<Self, Error> {
         let decode = |part: &str| {
             percent_decode(part, true)
                 .ok_or_else(|| Error::BadRequest(format!("the query has a malformed escape: {part:?}")))
@@ -19,7 +23,14 @@ impl Query {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             Ok((decode(name)?, decode(value)?))
         });
-        Ok(Query(pairs.collect::<Result<_, Error>>()?))
+        let pairs: Vec<(String, String)> = pairs.collect::<Result<_, Error>>()?;
+        match pairs.iter().find(|(name, _)| !names.contains(&name.as_str())) {
+            Some((name, _)) => Err(Error::BadRequest(format!(
+                "this path takes no parameter {name:?}; it takes {}",
+                names.join(", ")
+            ))),
+            None => Ok(Query(pairs)),
+        }
     }
 
     /// A parameter; one given twice is refused. An empty one is given: a script whose
@@ -52,7 +63,7 @@ impl Query {
 
     /// An RFC 3339 time.
     pub(crate) fn time(&self, name: &str) -> Result<Option<Timestamp>, Error> {
-        self.parsed(name, "a time as RFC 3339 has it", Timestamp::parse)
+        self.parsed(name, "an RFC 3339 time", Timestamp::parse)
     }
 
     /// `before` (also `cursor`, as it is handed out) and `after`.
@@ -71,18 +82,12 @@ impl Query {
 
     /// The same where another number of entries is the default.
     pub(crate) fn page_of(&self, default: u32) -> Result<Page, Error> {
-        let number = |name| Ok::<_, Error>(self.get(name)?.map(str::parse::<i64>));
-        let limit = match number("limit")? {
-            Some(Ok(limit)) => limit.clamp(1, i64::from(Page::LIMIT_MAX)),
-            Some(Err(_)) | None => i64::from(default),
-        };
-        let offset = match number("offset")? {
-            Some(Ok(offset)) => offset.clamp(0, i64::from(u32::MAX)),
-            Some(Err(_)) | None => 0,
-        };
+        let number = |name| Ok::<_, Error>(self.get(name)?.and_then(|text| text.parse::<i64>().ok()));
+        let limit = number("limit")?.unwrap_or(i64::from(default));
+        let offset = number("offset")?.unwrap_or(0);
         Ok(Page {
-            limit: u32::try_from(limit).unwrap_or(Page::LIMIT_MAX),
-            offset: u32::try_from(offset).unwrap_or(u32::MAX),
+            limit: u32::try_from(limit.clamp(1, Page::LIMIT_MAX.into())).unwrap_or(Page::LIMIT_MAX),
+            offset: u32::try_from(offset.max(0)).unwrap_or(u32::MAX),
         })
     }
 }
@@ -90,6 +95,10 @@ impl Query {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(text: &str) -> Result<Query, Error> {
+        Query::parse(text, &["limit", "offset", "from", "q"])
+    }
 
     #[test]
     fn pages_are_clamped_as_the_contract_says() {
@@ -102,22 +111,23 @@ mod tests {
             ("limit=x&offset=x", 50, 0),
             ("limit=&offset=99999999999", 50, u32::MAX),
         ] {
-            let page = Query::parse(query).and_then(|query| query.page()).expect(query);
+            let page = parse(query).and_then(|query| query.page()).expect(query);
             assert_eq!((page.limit, page.offset), (limit, offset), "{query}");
         }
     }
 
     #[test]
     fn values_are_decoded_and_unreadable_ones_refused() {
-        let query = Query::parse("from=2099-01-01T00%3A00%3A00%2B01%3A00&q=a+b").expect("decodes");
+        let query = parse("from=2099-01-01T00%3A00%3A00%2B01%3A00&q=a+b").expect("decodes");
         assert_eq!(
             query.time("from").expect("a time").map(|at| at.to_string()).as_deref(),
             Some("2098-12-31T23:00:00.000000Z")
         );
         assert_eq!(query.get("q").expect("once"), Some("a b"));
-        assert!(Query::parse("q=%zz").is_err());
-        assert!(Query::parse("from=yesterday").expect("decodes").time("from").is_err());
-        assert!(Query::parse("from=").expect("decodes").time("from").is_err());
-        assert!(Query::parse("q=1&q=2").expect("decodes").get("q").is_err());
+        assert!(parse("q=%zz").is_err());
+        assert!(parse("from=yesterday").expect("decodes").time("from").is_err());
+        assert!(parse("from=").expect("decodes").time("from").is_err());
+        assert!(parse("agent=a").is_err());
+        assert!(parse("q=1&q=2").expect("decodes").get("q").is_err());
     }
 }

@@ -14,7 +14,8 @@ use super::router::Call;
 
 /// `GET /v1/receipts`
 pub(crate) fn list(call: &Call<'_>) -> Result<Response, Error> {
-    let query = Query::parse(&call.request.query)?;
+    let names = &["order", "before", "cursor", "after", "limit", "offset"];
+    let query = Query::parse(&call.request.query, names)?;
     let order = query.parsed("order", "asc or desc", |order| match order {
         "asc" => Some(true),
         "desc" => Some(false),
@@ -88,7 +89,7 @@ pub(crate) fn verify_range(call: &Call<'_>) -> Result<Response, Error> {
 }
 
 fn bound(body: &Json, name: &str) -> Result<Option<Timestamp>, Error> {
-    let expected = || Error::BadRequest(format!("{name} must be a time as RFC 3339 has it"));
+    let expected = || Error::BadRequest(format!("{name} must be an RFC 3339 time"));
     match body.get(name) {
         None | Some(Json::Null) => Ok(None),
         Some(value) => value.as_str().and_then(Timestamp::parse).map(Some).ok_or_else(expected),

@@ -147,6 +147,6 @@ fn shown_action(action: &ToolAction) -> ShownAction<'_> {
 
 /// `GET /v1/tools`
 pub(crate) fn list(call: &Call<'_>) -> Result<Response, Error> {
-    let tools = tools::list(call.gateway, Query::parse(&call.request.query)?.page()?)?;
+    let tools = tools::list(call.gateway, Query::parse(&call.request.query, Query::PAGE)?.page()?)?;
     Ok(Response::of(200, &tools.iter().map(shown).collect::<Vec<_>>()))
 }

@@ -16,7 +16,8 @@ use super::{Error, Gateway, Keys, Page};
 pub fn list(gateway: &Gateway, keys: &Keys, page: Page, oldest_first: bool) -> Result<Vec<u8>, Error> {
     let mut out = vec![b'['];
     gateway.store.read(|connection| -> Result<(), Error> {
-        let (before, after) = keys.resolve(|id| Ok(receipts::seq_of(id)))?;
+        let (before, after) =
+            keys.resolve(|id| Ok(receipts::find(connection, id, |receipt, _| receipt.seq)?))?;
         let page = receipts::Page { before, after, limit: page.limit, offset: page.offset, oldest_first };
         Ok(receipts::list(connection, page, &mut |receipt, hash| {
             if out.len() > 1 {
@@ -135,13 +136,16 @@ pub fn verify_chain(receipts: &[Json]) -> ChainVerdict {
     ChainVerdict::new(summary, first)
 }
 
-/// Verifies what is stored, between two instants or all of it. Reads on a
+/// Verifies what is stored, between two instants, both included, or all of it. Reads on a
 /// connection of its own; one at a time, since it may take long.
 pub fn verify_range(
     gateway: &Gateway,
     from: Option<Timestamp>,
     to: Option<Timestamp>,
 ) -> Result<ChainVerdict, Error> {
+    if from.zip(to).is_some_and(|(from, to)| from > to) {
+        return Err(Error::BadRequest("from is later than to: nothing can be between them".to_owned()));
+    }
     let _turn = match gateway.verifying.try_lock() {
         Ok(turn) => turn,
         Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
