@@ -55,7 +55,15 @@ fn may(scope: &str, method: &str, path: &str) -> bool {
             listed || verifies || (method == "GET" && !secret)
         }
         "runner" => {
-            let lists = ["/v1/agents", "/v1/approvals", "/v1/tools", "/v1/decisions", "/v1/receipts"];
+            let lists = [
+                "/v1/agents",
+                "/v1/approvals",
+                "/v1/tools",
+                "/v1/decisions",
+                "/v1/policies",
+                "/v1/receipts",
+                "/v1/stats",
+            ];
             let looks = method == "GET" && lists.iter().any(|list| path.starts_with(list));
             let posts = ["/v1/agents/register", "/v1/approvals/{id}/consume", "/v1/receipts/verify-chain"];
             looks || (method == "POST" && posts.contains(&path))
