@@ -84,7 +84,15 @@ fn with_config(then: impl FnOnce(Config) -> ExitCode) -> ExitCode {
 
 fn run(config: Config) -> ExitCode {
     keep_freed_memory();
-    start_log(&config.log_filter);
+    if let Err(error) = start_log(&config.log_filter) {
+        return fail(FAILED, &format!("cannot start the log: {error}"));
+    }
+    let status = start(&config);
+    stderr::finish();
+    status
+}
+
+fn start(config: &Config) -> ExitCode {
     for name in &config.unknown {
         log::warn!("{name} is not a setting of this program");
     }
@@ -104,7 +112,7 @@ fn run(config: Config) -> ExitCode {
         Ok(started) => started,
         Err(refusal) => return fail(REFUSED, &refusal.to_string()),
     };
-    serve(&config, clock, started, signals)
+    serve(config, clock, started, signals)
 }
 
 fn serve(config: &Config, clock: Arc<SystemClock>, started: Started, mut signals: Signals) -> ExitCode {
@@ -205,16 +213,18 @@ fn keep_freed_memory() {
     drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGER_THAN_WHAT_IS_FREED_OFTEN)));
 }
 
-fn start_log(filter: &str) {
+fn start_log(filter: &str) -> io::Result<()> {
+    let log = stderr::Log::start()?;
     env_logger::Builder::new()
         .parse_filters(filter)
         .format(|line, record| {
             let level = record.level().as_str().to_ascii_lowercase();
             writeln!(line, "{} {level} {}", SystemClock.now(), record.args())
         })
-        .target(env_logger::Target::Pipe(Box::new(stderr::Log::default())))
+        .target(env_logger::Target::Pipe(Box::new(log)))
         .init();
     panic::set_hook(Box::new(|panic| log::error!("{}", panic.to_string().replace('\n', " "))));
+    Ok(())
 }
 
 /// Asks `/readyz` of the running gateway. With port 0, the port stands in the lock file.
