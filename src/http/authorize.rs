@@ -9,7 +9,7 @@ use crate::domain::policy::Outcome;
 use crate::domain::time::Timestamp;
 use crate::domain::tool::Risk;
 use crate::service::Error;
-use crate::service::admission::{self, Freshness};
+use crate::service::admission::{self, Admitted, Freshness};
 use crate::service::authorize::{self as service, Authorization};
 
 use super::auth::Caller;
@@ -83,8 +83,8 @@ struct Top {
 /// Decodes and asks the service, which answers when the decision is on disk.
 pub(crate) fn authorize(call: &Call<'_>, reply: Reply) {
     match question(call) {
-        Ok((token, request)) => {
-            service::authorize(call.gateway, token, request, call.request.received, move |answer| {
+        Ok((admitted, request)) => {
+            service::authorize(call.gateway, admitted, request, call.request.received, move |answer| {
                 reply.send(answer.map_or_else(|error| error::response(&error), |answer| shown(&answer)));
             });
         }
@@ -92,11 +92,11 @@ pub(crate) fn authorize(call: &Call<'_>, reply: Reply) {
     }
 }
 
-fn question(call: &Call<'_>) -> Result<(Hash, service::Request), Error> {
+fn question(call: &Call<'_>) -> Result<(Admitted, service::Request), Error> {
     let Caller::Agent(token) = call.caller else { return Err(Error::Unauthorized) };
     let Request { signature, body, received, .. } = call.request;
-    admission::admit(call.gateway, token, signature.as_deref(), body, *received)?;
-    Ok((token, decode(object(call.request)?)?))
+    let admitted = admission::admit(call.gateway, token, signature.as_deref(), body, *received)?;
+    Ok((admitted, decode(object(call.request)?)?))
 }
 
 /// Either form as a question.

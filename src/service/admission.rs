@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use crate::domain::agent::Agent;
 use crate::domain::canon::Hash;
 use crate::domain::replay;
+use crate::domain::signature::SigningKey;
 use crate::domain::time::Timestamp;
 use crate::store::{Tx, nonces};
 
@@ -54,6 +55,15 @@ fn nonce_reused() -> Error {
     Error::Conflict { message, reason: "replay_nonce_reused" }
 }
 
+/// A request that was admitted: whose it is, and with which key it was signed.
+#[derive(Debug, Clone, Copy)]
+pub struct Admitted {
+    /// The hash of its agent's token.
+    pub token: Hash,
+    /// The agent's signing key at that time; the transaction looks whether it still is.
+    pub signed_with: Option<SigningKey>,
+}
+
 /// Admits a request of the agent whose token hashes to `token`. An agent with a signing key
 /// must have signed the body as it was sent, before anything of it is read; for one
 /// without, no signature is looked at. What is not signed does not count against an agent's
@@ -64,12 +74,13 @@ pub fn admit(
     signature: Option<&str>,
     body: &[u8],
     now: Instant,
-) -> Result<(), Error> {
+) -> Result<Admitted, Error> {
     let agent = agents::find_by_token(gateway, token)?.ok_or(Error::Unauthorized)?;
     if let Some(key) = &agent.signing_key {
         key.check(signature, body).map_err(Error::Unsigned)?;
     }
-    gateway.limits.authorize(&agent.id, now)
+    gateway.limits.authorize(&agent.id, now)?;
+    Ok(Admitted { token, signed_with: agent.signing_key })
 }
 
 /// Counts a request that is no authorization and leaves evidence all the same.

@@ -1,8 +1,23 @@
 //! Request signatures: an agent with a signing key asks with the signature of the very bytes
 //! it sends, or not at all; and the key is nowhere to be read.
 
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Instant;
+
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+
+use aegis_gateway::clock::{Clock, SystemClock};
+use aegis_gateway::domain::action::ToolCall;
+use aegis_gateway::domain::agent::{Change, Profile, Registration, RiskTier};
+use aegis_gateway::domain::canon::Hash;
+use aegis_gateway::domain::json::Json;
+use aegis_gateway::domain::policy::Outcome;
+use aegis_gateway::domain::signature::SigningKey;
+use aegis_gateway::service::operators::Actor;
+use aegis_gateway::service::{self, admission, agents, authorize, lifecycle};
+use aegis_gateway::startup::{self, Options};
 
 use crate::support::{Agent, Answer, Gateway, Home, assert_failure, raw_request};
 
@@ -212,5 +227,71 @@ fn the_key_is_never_served_never_logged_and_not_kept() {
             let has = content.windows(KEY.len()).any(|window| window == KEY.as_bytes());
             assert!(!has, "{} holds the key", path.display());
         }
+    }
+}
+
+/// The time between the check of a signature and the transaction is short, and long enough.
+#[test]
+fn a_request_that_was_signed_with_a_key_that_was_replaced_since_is_refused() {
+    let home = Home::new();
+    let clock = Arc::new(SystemClock);
+    let started = startup::start(&Options::new(&home.path("a.db"), &home.path("backups")), &*clock)
+        .expect("a new database");
+    let gateway =
+        service::Gateway::new(started.store, clock.clone(), started.backups, Hash::of(b"configured"));
+    let registration = Registration {
+        agent_key: "a".to_owned(),
+        name: "a".to_owned(),
+        environment: "production".to_owned(),
+        risk_tier: RiskTier::Low,
+        profile: Profile::default(),
+        force_approval: false,
+        allowed_environments: Vec::new(),
+        signing_key: Some(SigningKey::new(b"old")),
+        at: clock.now(),
+    };
+    let agent = agents::register(&gateway, Actor::configured(), registration).expect("registered");
+    let token = Hash::of(agent.agent_token.as_bytes());
+    let signature = format!("sha256={}", SigningKey::new(b"old").sign(b"body"));
+    let admit = || admission::admit(&gateway, token, Some(&signature), b"body", Instant::now());
+    let authorize = |admitted| {
+        let (sender, receiver) = channel();
+        authorize::authorize(&gateway, admitted, request(), Instant::now(), move |answer| {
+            sender.send(answer.map(|answer| answer.decision.outcome)).expect("somebody waits");
+        });
+        receiver.recv().expect("an answer")
+    };
+    let admitted = admit().expect("signed");
+    assert_eq!(authorize(admitted).expect("a decision"), Outcome::Deny, "no tool is registered");
+    let change = vec![Change::SigningKey(Some(SigningKey::new(b"new")))];
+    lifecycle::update(&gateway, Actor::configured(), "a", change).expect("changed");
+    let refused = authorize(admitted);
+    assert!(matches!(refused, Err(service::Error::Unsigned(_))), "{refused:?}");
+    // Without a key nothing has to be signed.
+    let change = vec![Change::SigningKey(None)];
+    lifecycle::update(&gateway, Actor::configured(), "a", change).expect("changed");
+    assert_eq!(authorize(admitted).expect("a decision"), Outcome::Deny);
+}
+
+fn request() -> authorize::Request {
+    authorize::Request {
+        call: ToolCall {
+            tool: "t".to_owned(),
+            action: "a".to_owned(),
+            resource: None,
+            mutates_state: false,
+            parameters: Json::Null,
+        },
+        agent: None,
+        environment: None,
+        source_trust: "unknown".to_owned(),
+        root_trust: None,
+        user_id: None,
+        run_id: None,
+        trace_id: None,
+        parent_run_id: None,
+        request_id: None,
+        freshness: admission::Freshness::default(),
+        dry_run: false,
     }
 }

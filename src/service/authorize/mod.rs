@@ -22,13 +22,14 @@ use crate::domain::identifier::normalize;
 use crate::domain::json::Json;
 use crate::domain::policy::PolicySet;
 use crate::domain::record::Decision;
+use crate::domain::signature::Fault;
 use crate::domain::time::Timestamp;
 use crate::domain::tool::ToolAction;
 use crate::domain::trust::less_trusted;
 use crate::entropy;
 use crate::store::{Basis, Store, Tx, agents, audit, decisions, policies, receipts, tools};
 
-use super::admission::Freshness;
+use super::admission::{Admitted, Freshness};
 use super::{Error, Gateway};
 
 pub use answer::{Asked, Authorization};
@@ -90,7 +91,7 @@ struct Ids {
 struct Prepared {
     /// Without the parameters of its call, once there is a verdict.
     request: Request,
-    token: Hash,
+    admitted: Admitted,
     canonical_call: Vec<u8>,
     action_hash: Hash,
     /// The normalised names of the tool and the action.
@@ -102,14 +103,14 @@ struct Prepared {
     foreseen: Option<(Basis, Verdict)>,
 }
 
-/// Decides `request` for the agent whose token hashes to `token`, and hands the answer
-/// to `done` when it is on disk.
-pub fn authorize<D>(gateway: &Gateway, token: Hash, request: Request, received: Instant, done: D)
+/// Decides `request` for the agent that sent it, and hands the answer to `done` when it is
+/// on disk.
+pub fn authorize<D>(gateway: &Gateway, admitted: Admitted, request: Request, received: Instant, done: D)
 where
     D: FnOnce(Result<Authorization, Error>) + Send + 'static,
 {
     let now = gateway.now();
-    let mut prepared = match Prepared::new(gateway, token, request, received, now) {
+    let mut prepared = match Prepared::new(gateway, admitted, request, received, now) {
         Ok(prepared) => prepared,
         Err(error) => return done(Err(error)),
     };
@@ -145,7 +146,7 @@ impl Prepared {
     /// Everything that needs no transaction.
     fn new(
         gateway: &Gateway,
-        token: Hash,
+        admitted: Admitted,
         request: Request,
         received: Instant,
         now: Timestamp,
@@ -160,7 +161,7 @@ impl Prepared {
                 approval: entropy::uuid(now).map_err(Error::Entropy)?,
                 receipt: entropy::hex::<8>().map_err(Error::Entropy)?,
             },
-            token,
+            admitted,
             request,
             received,
             approval_ttl_seconds: gateway.approval_ttl_seconds,
@@ -170,7 +171,7 @@ impl Prepared {
 
     /// Judges the call ahead of the transaction, if all that it takes is in memory.
     fn foresee(&mut self, store: &Store) {
-        let Some(basis) = store.basis(self.token, &self.names) else { return };
+        let Some(basis) = store.basis(self.admitted.token, &self.names) else { return };
         let verdict = self.decide(&basis.agent, Some(&basis.action), &basis.policies);
         self.foreseen = Some((basis, verdict));
         // Parsed, they take many times the memory of the canonical bytes, and the request
@@ -196,9 +197,9 @@ impl Prepared {
     }
 
     fn answer(mut self, tx: &mut Tx<'_>, now: Timestamp) -> Result<Recorded, Error> {
-        // Looked up again inside the transaction: a token that was rotated, or an
+        // Looked up again inside the transaction: a token or a key that was changed, or an
         // agent that was frozen since the request came in, counts.
-        let agent = agents::known_by_token(tx, self.token)?.ok_or(Error::Unauthorized)?;
+        let agent = agents::known_by_token(tx, self.admitted.token)?.ok_or(Error::Unauthorized)?;
         self.check_agent(&agent)?;
         let standing = self.standing(&agent);
         if standing == Standing::Admitted {
@@ -223,7 +224,7 @@ impl Prepared {
 
     fn answer_dry_run(&self, store: &Store, now: Timestamp) -> Result<Recorded, Error> {
         let (agent, registered, policies) = store.read(|connection| {
-            let agent = agents::find_by_token(connection, self.token)?.ok_or(Error::Unauthorized)?;
+            let agent = agents::find_by_token(connection, self.admitted.token)?.ok_or(Error::Unauthorized)?;
             self.check_agent(&agent)?;
             if self.standing(&agent) == Standing::Admitted {
                 self.request.freshness.check(connection, &agent, now)?;
@@ -250,6 +251,9 @@ impl Prepared {
     fn check_agent(&self, agent: &Agent) -> Result<(), Error> {
         if !agent.status.may_ask() {
             return Err(Error::Unauthorized);
+        }
+        if agent.signing_key.is_some() && agent.signing_key != self.admitted.signed_with {
+            return Err(Error::Unsigned(Fault::Invalid));
         }
         match &self.request.agent {
             Some(stated) if *stated != agent.agent_key && *stated != agent.id => Err(Error::AnotherAgent),
