@@ -19,6 +19,7 @@ pub mod gate;
 mod health;
 mod lifecycle;
 pub mod message;
+mod metrics;
 mod openapi;
 mod operators;
 mod policies;

@@ -12,8 +12,8 @@ use super::auth::{self, Caller};
 use super::error;
 use super::message::{Reply, Request, Response};
 use super::{
-    agents, approvals, audit, authorize, backups, decisions, health, lifecycle, openapi, operators, policies,
-    receipts, stats, tools,
+    agents, approvals, audit, authorize, backups, decisions, health, lifecycle, metrics, openapi, operators,
+    policies, receipts, stats, tools,
 };
 
 /// Who may use a route.
@@ -124,6 +124,7 @@ const ROUTES: &[Route] = {
         Route("POST", "/v1/policies/test", ADMIN, Needed, Now(policies::test)),
         Route("GET", "/v1/policies/{id}/versions", LIST, Optional, Now(policies::versions)),
         Route("POST", "/v1/policies/{id}/disable", ADMIN, Optional, Now(policies::disable)),
+        Route("GET", "/metrics", READ, Optional, Now(metrics::metrics)),
         Route("GET", "/health", Anyone, Optional, Now(health::health)),
         Route("GET", "/readyz", Anyone, Optional, Now(health::readyz)),
         Route("GET", "/livez", Anyone, Optional, Now(health::livez)),

@@ -19,6 +19,7 @@ use tiny_http::{Header, Request as TinyRequest, Response as TinyResponse};
 
 use crate::entropy;
 use crate::service::Gateway;
+use crate::service::metrics::Requests;
 use crate::store::files;
 
 use super::auth::bearer;
@@ -244,7 +245,7 @@ fn work(server: &tiny_http::Server, gateway: &Gateway, names: &RequestNames) {
 fn serve(mut tiny: TinyRequest, gateway: &Gateway, names: &RequestNames) {
     let received = Instant::now();
     let read = read(&mut tiny, received);
-    let reply = reply_to(tiny, received, names);
+    let reply = reply_to(tiny, received, names, Arc::clone(&gateway.requests));
     let request = match read {
         Ok(request) => request,
         Err(error) => return reply.send(error::failure(400, &format!("cannot read the body: {error}"))),
@@ -256,7 +257,7 @@ fn serve(mut tiny: TinyRequest, gateway: &Gateway, names: &RequestNames) {
 }
 
 /// Carries a response to the client, and writes the request's line to the log.
-fn reply_to(tiny: TinyRequest, received: Instant, names: &RequestNames) -> Reply {
+fn reply_to(tiny: TinyRequest, received: Instant, names: &RequestNames, requests: Arc<Requests>) -> Reply {
     let name = names.name(header(&tiny, "X-Request-ID").as_deref());
     Reply::new(move |response, by| {
         // The gate's own requests, to see that a connection works.
@@ -271,7 +272,12 @@ fn reply_to(tiny: TinyRequest, received: Instant, names: &RequestNames) -> Reply
             Err(error) => log::debug!("request {name}: the answer was not taken: {error}"),
         }
         if !is_proof {
-            let millis = received.elapsed().as_secs_f64() * 1000.0;
+            let took = received.elapsed();
+            requests.answered(status);
+            if path == "/v1/authorize" {
+                requests.authorized(took);
+            }
+            let millis = took.as_secs_f64() * 1000.0;
             match by {
                 // Escaped: a name may have any letters, and some of them rewrite a line.
                 Some(by) => {

@@ -15,6 +15,7 @@ pub mod health;
 pub mod housekeeping;
 pub mod lifecycle;
 pub mod limits;
+pub mod metrics;
 pub mod operators;
 pub mod policies;
 pub mod receipts;
@@ -52,6 +53,8 @@ pub struct Gateway {
     pub trying: Mutex<()>,
     /// What readiness watches.
     pub health: health::Health,
+    /// What was answered.
+    pub requests: Arc<metrics::Requests>,
     /// How often is too often.
     pub limits: limits::Limits,
     /// How long an approval can be given and used, in seconds.
@@ -72,6 +75,7 @@ impl Gateway {
             verifying: Mutex::default(),
             trying: Mutex::default(),
             health: health::Health::default(),
+            requests: Arc::default(),
             limits: limits::Limits::default(),
             approval_ttl_seconds: approval::TTL_SECONDS_DEFAULT,
             housekeeping: housekeeping::Housekeeping::default(),

@@ -145,3 +145,46 @@ fn the_version_is_told_to_anyone() {
         assert_eq!(try_request(gateway.address(), "GET", path, None, None).expect("an answer").status, 401);
     }
 }
+
+/// The value of a metric's line; its labels belong to the name.
+fn metric(page: &str, name: &str) -> f64 {
+    let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} in {page}"))
+}
+
+#[test]
+fn the_metrics_are_what_was_recorded_and_answered() {
+    let home = Home::new();
+    let gateway = home.start();
+    let agent = gateway.agent("a");
+    (0..5).for_each(|_| assert_eq!(agent.ask("read", TRUSTED).status, 200));
+    assert_eq!(agent.ask("write", "unknown").body["decision"], "deny");
+    gateway.backup(&home, "b.db");
+    let answer = gateway.operator("GET", "/metrics", None);
+    assert_eq!((answer.status, answer.header("Content-Type")), (200, Some("text/plain; version=0.0.4")));
+    let page = String::from_utf8(answer.raw).expect("text");
+    for (name, value) in [
+        ("aegis_decisions_total{decision=\"allow\"}", 5.0),
+        ("aegis_decisions_total{decision=\"deny\"}", 1.0),
+        ("aegis_receipts_total", 6.0),
+        ("aegis_agents", 1.0),
+        ("aegis_authorize_duration_seconds_bucket{le=\"+Inf\"}", 6.0),
+        ("aegis_authorize_duration_seconds_count", 6.0),
+    ] {
+        assert!((metric(&page, name) - value).abs() < 1e-9, "{name} {value} in {page}");
+    }
+    assert!(metric(&page, "aegis_http_requests_total{code=\"200\"}") >= 7.0, "{page}");
+    assert!(metric(&page, "aegis_database_bytes") >= 4096.0, "{page}");
+    assert!(metric(&page, "aegis_last_backup_timestamp_seconds") > 1.7e9, "{page}");
+    // Cumulative, as Prometheus has it.
+    let buckets: Vec<f64> = page
+        .lines()
+        .filter(|line| line.starts_with("aegis_authorize_duration_seconds_bucket"))
+        .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
+        .collect();
+    assert!(buckets.len() > 5 && buckets.is_sorted(), "{buckets:?}");
+    // Every family says what it is, once.
+    let types: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    let distinct: std::collections::BTreeSet<&&str> = types.iter().collect();
+    assert_eq!(types.len(), distinct.len(), "{types:?}");
+}

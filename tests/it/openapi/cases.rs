@@ -30,6 +30,7 @@ pub fn about(walk: &Walk, gateway: &Gateway) {
         [
             case("GET /v1/openapi.json", 200),
             case("GET /v1/version", 200).header("X-Request-ID: mine"),
+            case("GET /metrics", 200),
             case("GET /v1/stats", 200),
             case("GET /v1/admin/db-stats", 200),
             case("GET /health", 200),
