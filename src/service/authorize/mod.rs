@@ -74,11 +74,9 @@ enum Standing {
     Admitted,
 }
 
-/// What has been committed: an answer, or a denial that its caller hears of as an error.
-enum Recorded {
-    Answer(Authorization),
-    DeniedElsewhere { decision_id: Option<String> },
-}
+/// What a transaction leaves: an answer, or a denial on record that its caller hears of as
+/// an error.
+type Recorded = Result<Authorization, Error>;
 
 /// Ids that an answer may need, drawn before the transaction.
 struct Ids {
@@ -114,32 +112,12 @@ where
         Ok(prepared) => prepared,
         Err(error) => return done(Err(error)),
     };
-    // The denial is on disk by then, or nothing is to be.
-    let done = move |recorded: Result<Recorded, Error>| done(recorded.and_then(Recorded::told));
+    let done = move |recorded: Result<Recorded, Error>| done(recorded.flatten());
     if prepared.request.dry_run {
         return done(prepared.answer_dry_run(&gateway.store, now));
     }
     prepared.foresee(&gateway.store);
     gateway.store.write_then(move |tx| prepared.answer(tx, now), done);
-}
-
-impl Recorded {
-    fn of(standing: Standing, answer: Authorization) -> Self {
-        match standing {
-            Standing::Admitted | Standing::Stopped => Recorded::Answer(answer),
-            Standing::Elsewhere => {
-                let decision_id = (!answer.dry_run).then_some(answer.decision.id);
-                Recorded::DeniedElsewhere { decision_id }
-            }
-        }
-    }
-
-    fn told(self) -> Result<Authorization, Error> {
-        match self {
-            Recorded::Answer(answer) => Ok(answer),
-            Recorded::DeniedElsewhere { decision_id } => Err(Error::Elsewhere { decision_id }),
-        }
-    }
 }
 
 impl Prepared {
@@ -205,7 +183,7 @@ impl Prepared {
         if standing == Standing::Admitted {
             self.request.freshness.take(tx, &agent, now)?;
             if let Some(prior) = self.find_prior(tx, &agent)? {
-                return Authorization::again(tx, prior, now).map(Recorded::Answer);
+                return Authorization::again(tx, prior, now).map(Ok);
             }
         }
         let registered = tools::known_action(tx, &self.names)?;
@@ -219,7 +197,7 @@ impl Prepared {
         }
         let approval = self.ask_for_approval(tx, &verdict, &decision, now)?;
         let dry_run = Authorization::of(decision, verdict);
-        Ok(Recorded::of(standing, Authorization { approval, receipt, dry_run: false, ..dry_run }))
+        Ok(recorded(standing, Authorization { approval, receipt, dry_run: false, ..dry_run }))
     }
 
     fn answer_dry_run(&self, store: &Store, now: Timestamp) -> Result<Recorded, Error> {
@@ -235,7 +213,7 @@ impl Prepared {
         let standing = self.standing(&agent);
         let verdict = self.decide(&agent, registered.as_ref(), &policies);
         let decision = self.record_of(&agent, standing, &verdict, policies.tag(), now);
-        Ok(Recorded::of(standing, Authorization::of(decision, verdict)))
+        Ok(recorded(standing, Authorization::of(decision, verdict)))
     }
 
     fn standing(&self, agent: &Agent) -> Standing {
@@ -300,5 +278,14 @@ impl Prepared {
 
     fn environment<'a>(&'a self, agent: &'a Agent) -> &'a str {
         self.request.environment.as_deref().unwrap_or(&agent.environment)
+    }
+}
+
+fn recorded(standing: Standing, answer: Authorization) -> Recorded {
+    match standing {
+        Standing::Admitted | Standing::Stopped => Ok(answer),
+        Standing::Elsewhere => {
+            Err(Error::Elsewhere { decision_id: (!answer.dry_run).then_some(answer.decision.id) })
+        }
     }
 }
