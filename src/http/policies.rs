@@ -160,7 +160,7 @@ pub(crate) fn test(call: &Call<'_>) -> Result<Response, Error> {
         }
     };
     let policy_key = policy_key.unwrap_or_else(|| DRAFT_KEY.to_owned());
-    let report = trials::run(call.gateway, &Draft { policy_key, body }, &subject)?;
+    let report = trials::run(call.gateway, &Draft { policy_key, body }, subject)?;
     Ok(Response::of(200, &answer(&report)))
 }
 

@@ -15,6 +15,7 @@ use aegis_gateway::store;
 
 use crate::support::{
     Agent, Answer, Gateway, Home, assert_failure, decide, dump, sha256, try_request, verified, verify,
+    wait_until,
 };
 
 const POLICIES: &str = "/v1/policies";
@@ -606,6 +607,46 @@ fn a_trial_that_does_not_fit_is_refused() {
         let message = answer.body["message"].as_str().expect("text");
         assert!(message.contains(says), "{more}: {message}");
     }
+}
+
+#[test]
+fn a_stop_ends_a_trial_which_holds_no_view_while_it_decides() {
+    let home = Home::new();
+    let gateway = home.start();
+    let agent = gateway.agent("a");
+    let long = "a".repeat(8192);
+    for _ in 0..400 {
+        assert_eq!(ask(&agent, &json!({"resource": long})).status, 200);
+    }
+    // Each of them is nearly what every decision acted upon, so that each takes long.
+    let globs: Vec<String> = (0..100).map(|number| format!("*aaaaaaaa?b*{number}*")).collect();
+    let slow = |number: usize| {
+        rule(&format!("r{number}"), "deny", json!({"resource": globs, "parameters": {"n": number}}))
+    };
+    let draft = json!({"body": document(&[slow(0), slow(1), slow(2)]), "decisions": {"limit": 400}});
+    let answer = std::thread::scope(|scope| {
+        let attempt = |body: &Value| gateway.operator("POST", "/v1/policies/test", Some(body));
+        let is_busy = |answer: &Answer| answer.body["message"] == "another trial is running";
+        let trial = scope.spawn(move || {
+            // Another one may be running at first: the one by which this one is seen to run.
+            std::iter::repeat_with(|| attempt(&draft)).find(|answer| !is_busy(answer)).expect("endless")
+        });
+        let short = json!({"body": document(&[rule("r", "deny", json!({}))]), "decisions": {"limit": 1}});
+        wait_until("the trial runs", || is_busy(&attempt(&short)));
+        let database = rusqlite::Connection::open(home.database()).expect("a database");
+        wait_until("the log can begin anew beside it", || {
+            let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+            let busy: bool = database.query_row(checkpoint, [], |row| row.get(0)).expect("a checkpoint");
+            !busy
+        });
+        assert!(!trial.is_finished(), "it must outlast what is tried beside it");
+        gateway.signal("TERM");
+        trial.join().expect("an answer")
+    });
+    assert_failure(&answer, 503, "ServiceUnavailable");
+    assert_eq!(answer.body["message"], "the gateway is stopping");
+    assert_eq!(gateway.wait(), 0, "stopped cleanly");
+    assert!(!home.beside("-wal").exists());
 }
 
 #[test]
