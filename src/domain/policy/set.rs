@@ -12,7 +12,7 @@
 //! Rules that name their tools, or else their actions, without a wildcard are found by
 //! that name; only the others are looked at with every call.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
 use super::document::Document;
@@ -92,6 +92,11 @@ impl Rules {
         Rules { all, ..rules }
     }
 
+    /// All of them, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = &Named> {
+        self.all.iter()
+    }
+
     /// The rules that apply, in their order.
     pub fn applying(&self, question: &Question<'_>) -> Vec<&Named> {
         self.filtered(question, |rule| rule.when.hold(question))
@@ -108,7 +113,7 @@ impl Rules {
 
     /// The rules of these names.
     pub fn named<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<&Named> {
-        let names: std::collections::HashSet<&str> = names.collect();
+        let names: HashSet<&str> = names.collect();
         self.all.iter().filter(|rule| names.contains(rule.name.as_str())).collect()
     }
 
@@ -238,13 +243,8 @@ impl PolicySet {
 
 /// What these rules leave out, each field once.
 pub fn united<'a>(rules: impl Iterator<Item = &'a Rule>) -> Vec<String> {
-    let mut fields: Vec<String> = Vec::new();
-    for field in rules.flat_map(|rule| &rule.redact_fields) {
-        if !fields.contains(field) {
-            fields.push(field.clone());
-        }
-    }
-    fields
+    let mut seen = HashSet::new();
+    rules.flat_map(|rule| &rule.redact_fields).filter(|field| seen.insert(*field)).cloned().collect()
 }
 
 fn list<'a>(members: impl Iterator<Item = &'a Member>) -> String {
