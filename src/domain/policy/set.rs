@@ -223,6 +223,16 @@ impl PolicySet {
         found
     }
 
+    /// Every rule, built in or not, that names a group and may apply for all that is known
+    /// without the call's parameters. Of those that do, the first one's group is to approve.
+    pub fn approvers(&self, question: &Question<'_>) -> Vec<&Named> {
+        let names_group =
+            |rule: &Rule| rule.approver_group.is_some() && rule.when.hold_but_for_parameters(question);
+        let mut found = self.rules.filtered(question, names_group);
+        found.extend(self.pack.filtered(question, names_group).into_iter().rev());
+        found
+    }
+
     /// The same set where every condition on parameters holds, or none does. It decides
     /// nothing that is recorded.
     pub fn assuming(&self, parameters_hold: bool) -> Self {
