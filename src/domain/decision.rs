@@ -7,7 +7,7 @@
 
 use super::action::ToolCall;
 use super::agent::{Agent, AgentStatus};
-use super::policy::set::{Named, united};
+use super::policy::rules::{Named, united};
 use super::policy::{Outcome, PolicySet, Question, SECURITY_REVIEWERS};
 use super::tool::{DefaultDecision, Risk, ToolAction};
 use super::trust::TrustLevel;

@@ -5,13 +5,15 @@
 //! a rule, or a whole document, can only tighten. An `allow` takes nothing back: it
 //! names itself where the outcome is `allow`, and does nothing anywhere else.
 //!
-//! [`document`] reads rules from JSON, [`matching`] says which apply, [`set`] holds
-//! what is in force under one tag, [`builtin`] is the pack that always is.
+//! [`document`] reads rules from JSON, [`matching`] says when one applies, [`rules`] finds
+//! those that do, [`set`] holds what is in force under one tag, [`builtin`] is the pack that
+//! always is.
 
 pub mod builtin;
 pub mod document;
 pub mod glob;
 pub mod matching;
+pub mod rules;
 pub mod set;
 pub mod trial;
 

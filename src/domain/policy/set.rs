@@ -7,16 +7,11 @@
 //! version and the SHA-256 of its document's canonical form. The list is stored under the
 //! tag and the documents under key and version, so that whoever holds a receipt can read
 //! every rule that decided it.
-//!
-//! # Performance
-//! Rules that name their tools, or else their actions, without a wildcard are found by
-//! that name; only the others are looked at with every call.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 
 use super::document::Document;
-use super::glob::Glob;
+use super::rules::{Named, Rules, united};
 use super::{BUILTIN_VERSION, Outcome, Question, Rule, builtin};
 use crate::domain::canon::{self, Hash};
 use crate::domain::json::{Json, Number};
@@ -49,93 +44,6 @@ impl Policy {
         let member = Member { policy_key: policy_key.to_owned(), version, sha256: document.sha256 };
         Policy { member, rules: document.rules.into_iter().map(Arc::new).collect(), bytes }
     }
-}
-
-/// A rule under the name that decisions record.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Named {
-    /// The rule's id, after its policy's key and a slash where it is not built in.
-    pub name: String,
-    /// The rule.
-    pub rule: Arc<Rule>,
-}
-
-impl Named {
-    /// Why, for people.
-    pub fn reason(&self) -> String {
-        self.rule.reason.clone().unwrap_or_else(|| format!("rule {} applies", self.name))
-    }
-}
-
-/// Rules in their order, with an index.
-#[derive(Debug, Clone, Default)]
-pub struct Rules {
-    all: Vec<Named>,
-    by_tool: HashMap<String, Vec<usize>>,
-    by_action: HashMap<String, Vec<usize>>,
-    unindexed: Vec<usize>,
-}
-
-impl Rules {
-    fn new(all: Vec<Named>) -> Self {
-        let mut rules = Rules { all: Vec::new(), ..Rules::default() };
-        for (at, named) in all.iter().enumerate() {
-            let when = &named.rule.when;
-            if let Some(names) = exact(when.tool.as_ref()) {
-                names.for_each(|name| rules.by_tool.entry(name).or_default().push(at));
-            } else if let Some(names) = exact(when.action.as_ref()) {
-                names.for_each(|name| rules.by_action.entry(name).or_default().push(at));
-            } else {
-                rules.unindexed.push(at);
-            }
-        }
-        Rules { all, ..rules }
-    }
-
-    /// All of them, in their order.
-    pub fn iter(&self) -> impl Iterator<Item = &Named> {
-        self.all.iter()
-    }
-
-    /// The rules that apply, in their order.
-    pub fn applying(&self, question: &Question<'_>) -> Vec<&Named> {
-        self.filtered(question, |rule| rule.when.hold(question))
-    }
-
-    fn filtered(&self, question: &Question<'_>, applies: impl Fn(&Rule) -> bool) -> Vec<&Named> {
-        let by_tool = self.by_tool.get(question.tool_key);
-        let by_action = self.by_action.get(question.action_key);
-        let candidates = by_tool.into_iter().chain(by_action).flatten().chain(&self.unindexed);
-        let mut found: Vec<usize> = candidates.copied().filter(|&at| applies(&self.all[at].rule)).collect();
-        found.sort_unstable();
-        found.into_iter().map(|at| &self.all[at]).collect()
-    }
-
-    /// The rules of these names.
-    pub fn named<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<&Named> {
-        let names: HashSet<&str> = names.collect();
-        self.all.iter().filter(|rule| names.contains(rule.name.as_str())).collect()
-    }
-
-    /// The same rules where every condition on parameters holds, or none does.
-    fn assuming(&self, parameters_hold: bool) -> Self {
-        let assume = |named: &Named| {
-            if named.rule.when.parameters.is_empty() {
-                return Some(named.clone());
-            }
-            let mut rule = Rule::clone(&named.rule);
-            rule.when.parameters.clear();
-            parameters_hold.then(|| Named { name: named.name.clone(), rule: Arc::new(rule) })
-        };
-        Rules::new(self.all.iter().filter_map(assume).collect())
-    }
-}
-
-/// The texts, where all globs are without a wildcard.
-fn exact(globs: Option<&Vec<Glob>>) -> Option<impl Iterator<Item = String>> {
-    let names: Vec<String> =
-        globs?.iter().map(|glob| glob.exact().map(str::to_owned)).collect::<Option<_>>()?;
-    Some(names.into_iter())
 }
 
 static PACK: LazyLock<Arc<Rules>> = LazyLock::new(|| {
@@ -251,12 +159,6 @@ impl PolicySet {
     }
 }
 
-/// What these rules leave out, each field once.
-pub fn united<'a>(rules: impl Iterator<Item = &'a Rule>) -> Vec<String> {
-    let mut seen = HashSet::new();
-    rules.flat_map(|rule| &rule.redact_fields).filter(|field| seen.insert(*field)).cloned().collect()
-}
-
 fn list<'a>(members: impl Iterator<Item = &'a Member>) -> String {
     let item = |member: &Member| {
         Json::Object(vec![
@@ -294,10 +196,7 @@ pub fn read_list(text: &str) -> Option<Vec<Member>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::action::ToolCall;
-    use crate::domain::agent::RiskTier;
     use crate::domain::policy::document;
-    use crate::domain::trust::TrustLevel;
 
     fn policy(key: &str, version: i64, rules: &str) -> Policy {
         let document = document::parse(&format!(r#"{{"rules":[{rules}]}}"#)).expect(rules);
@@ -323,39 +222,5 @@ mod tests {
         assert!(one.is_of(&members));
         assert!(!one.is_of(&members[..1]));
         assert_eq!(read_list(r#"[{"policy_key":"a","version":1}]"#), None);
-    }
-
-    #[test]
-    fn the_index_finds_each_rule_that_applies_once_and_in_order() {
-        let rules = r#"{"id":"glob","effect":"deny","when":{"tool":"t*"}},
-            {"id":"by-action","effect":"deny","when":{"action":["x","y"]}},
-            {"id":"by-tool","effect":"deny","when":{"tool":["t","u"],"action":"x"}},
-            {"id":"other","effect":"deny","when":{"tool":"v"}},
-            {"id":"any","effect":"deny","when":{}},
-            {"id":"half","effect":"deny","when":{"tool":["t","w*"]}}"#;
-        let set = PolicySet::new(vec![policy("a", 1, rules)]);
-        let call = ToolCall {
-            tool: "T".into(),
-            action: "X".into(),
-            resource: None,
-            mutates_state: false,
-            parameters: Json::Null,
-        };
-        let question = Question {
-            call: &call,
-            tool_key: "t",
-            action_key: "x",
-            agent_key: "k",
-            mutating: false,
-            trust: TrustLevel::Unknown,
-            tier: RiskTier::Low,
-            environment: "e",
-        };
-        let names = |question: &Question<'_>| {
-            let applying = set.rules().applying(question);
-            applying.iter().map(|named| named.name.clone()).collect::<Vec<_>>()
-        };
-        assert_eq!(names(&question), ["a/glob", "a/by-action", "a/by-tool", "a/any", "a/half"]);
-        assert_eq!(names(&Question { tool_key: "v", action_key: "z", ..question }), ["a/other", "a/any"]);
     }
 }

@@ -7,7 +7,8 @@
 use std::collections::BTreeSet;
 
 use super::Outcome;
-use super::set::{Named, PolicySet};
+use super::rules::Named;
+use super::set::PolicySet;
 use crate::domain::action::ToolCall;
 use crate::domain::decision::{Facts, Verdict, decide};
 
