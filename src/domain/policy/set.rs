@@ -6,13 +6,15 @@
 //! SHA-256 of the set's canonical list: for each active policy, by key, its key, its
 //! version and the SHA-256 of its document's canonical form. The list is stored under the
 //! tag and the documents under key and version, so that whoever holds a receipt can read
-//! every rule that decided it.
+//! every rule that decided it. A program with a later pack decides by the same list under a
+//! tag of its own: the digits are the same, and lead to the list.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
+use super::builtin::Pack;
 use super::document::Document;
 use super::rules::{Named, Rules, united};
-use super::{BUILTIN_VERSION, Outcome, Question, Rule, builtin};
+use super::{Outcome, Question, Rule, builtin};
 use crate::domain::canon::{self, Hash};
 use crate::domain::json::{Json, Number};
 
@@ -46,16 +48,11 @@ impl Policy {
     }
 }
 
-static PACK: LazyLock<Arc<Rules>> = LazyLock::new(|| {
-    let named = |rule: &Rule| Named { name: rule.id.clone(), rule: Arc::new(rule.clone()) };
-    Arc::new(Rules::new(builtin::document().rules.iter().map(named).collect()))
-});
-
 /// Everything that is in force.
 #[derive(Debug, Clone)]
 pub struct PolicySet {
     tag: String,
-    pack: Arc<Rules>,
+    pack: Arc<Pack>,
     policies: Vec<Policy>,
     rules: Rules,
 }
@@ -69,7 +66,12 @@ impl Default for PolicySet {
 
 impl PolicySet {
     /// The built-in pack and these policies; their order is that of their keys.
-    pub fn new(mut policies: Vec<Policy>) -> Self {
+    pub fn new(policies: Vec<Policy>) -> Self {
+        Self::beside(builtin::in_force(), policies)
+    }
+
+    /// The same with a pack that may be an earlier one.
+    pub fn beside(pack: &Arc<Pack>, mut policies: Vec<Policy>) -> Self {
         policies.sort_by(|a, b| a.member.policy_key.cmp(&b.member.policy_key));
         let named = |policy: &Policy| {
             let key = policy.member.policy_key.clone();
@@ -78,14 +80,14 @@ impl PolicySet {
             policy.rules.iter().map(named).collect::<Vec<_>>()
         };
         let rules = Rules::new(policies.iter().flat_map(named).collect());
-        let tag = tag(&list(policies.iter().map(|policy| &policy.member)));
-        PolicySet { tag, pack: Arc::clone(&PACK), policies, rules }
+        let tag = tag(pack.version, &list(policies.iter().map(|policy| &policy.member)));
+        PolicySet { tag, pack: Arc::clone(pack), policies, rules }
     }
 
     /// The same with another version of a policy, or without it.
     pub fn with(&self, policy_key: &str, policy: Option<Policy>) -> Self {
         let others = self.policies.iter().filter(|other| other.member.policy_key != policy_key);
-        PolicySet::new(others.cloned().chain(policy).collect())
+        PolicySet::beside(&self.pack, others.cloned().chain(policy).collect())
     }
 
     /// What names it in receipts.
@@ -95,7 +97,7 @@ impl PolicySet {
 
     /// The built-in pack's rules.
     pub fn pack(&self) -> &Rules {
-        &self.pack
+        &self.pack.rules
     }
 
     /// The operator's rules.
@@ -114,8 +116,8 @@ impl PolicySet {
     }
 
     /// Whether it is made of exactly these.
-    pub fn is_of(&self, members: &[Member]) -> bool {
-        self.policies.iter().map(|policy| &policy.member).eq(members)
+    pub fn is_of(&self, pack: &Pack, members: &[Member]) -> bool {
+        self.pack.version == pack.version && self.policies.iter().map(|policy| &policy.member).eq(members)
     }
 
     /// Every rule, built in or not, that may apply and matter for all that is known without
@@ -126,7 +128,7 @@ impl PolicySet {
                 && !rule.when.parameters.is_empty()
                 && rule.when.hold_but_for_parameters(question)
         };
-        let mut found = self.pack.filtered(question, undecided);
+        let mut found = self.pack.rules.filtered(question, undecided);
         found.extend(self.rules.filtered(question, undecided));
         found
     }
@@ -137,16 +139,17 @@ impl PolicySet {
         let names_group =
             |rule: &Rule| rule.approver_group.is_some() && rule.when.hold_but_for_parameters(question);
         let mut found = self.rules.filtered(question, names_group);
-        found.extend(self.pack.filtered(question, names_group).into_iter().rev());
+        found.extend(self.pack.rules.filtered(question, names_group).into_iter().rev());
         found
     }
 
     /// The same set where every condition on parameters holds, or none does. It decides
     /// nothing that is recorded.
     pub fn assuming(&self, parameters_hold: bool) -> Self {
+        let pack = Pack { version: self.pack.version, rules: self.pack.rules.assuming(parameters_hold) };
         PolicySet {
             tag: self.tag.clone(),
-            pack: Arc::new(self.pack.assuming(parameters_hold)),
+            pack: Arc::new(pack),
             policies: self.policies.clone(),
             rules: self.rules.assuming(parameters_hold),
         }
@@ -154,7 +157,7 @@ impl PolicySet {
 
     /// What the redact rules of these names leave out, each field once.
     pub fn fields_of<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
-        let rules = self.pack.named(names.clone()).into_iter().chain(self.rules.named(names));
+        let rules = self.pack.rules.named(names.clone()).into_iter().chain(self.rules.named(names));
         united(rules.map(|named| &*named.rule))
     }
 }
@@ -171,10 +174,21 @@ fn list<'a>(members: impl Iterator<Item = &'a Member>) -> String {
     String::from_utf8(bytes).expect("canonical form is UTF-8")
 }
 
-fn tag(list: &str) -> String {
+/// Digits of the list's SHA-256 in a tag.
+const TAG_DIGITS: usize = 12;
+
+fn tag(pack: &str, list: &str) -> String {
     match list {
-        "[]" => BUILTIN_VERSION.to_owned(),
-        list => format!("{BUILTIN_VERSION}+{}", &Hash::of(list.as_bytes()).to_string()[..12]),
+        "[]" => pack.to_owned(),
+        list => format!("{pack}+{}", &Hash::of(list.as_bytes()).to_string()[..TAG_DIGITS]),
+    }
+}
+
+/// The version of the pack in a tag, and the digits of the list, where there is one.
+pub fn split_tag(tag: &str) -> (&str, Option<&str>) {
+    match tag.split_once('+') {
+        Some((pack, digits)) => (pack, Some(digits)),
+        None => (tag, None),
     }
 }
 
@@ -219,8 +233,11 @@ mod tests {
         }
         assert_eq!(one.with("a", None).with("b", None).tag(), "builtin-1");
         let members = read_list(&one.list()).expect("its own list");
-        assert!(one.is_of(&members));
-        assert!(!one.is_of(&members[..1]));
+        let [earlier, pack] =
+            ["builtin-0", "builtin-1"].map(|version| builtin::find(version).expect("a pack"));
+        assert!(one.is_of(pack, &members));
+        assert!(!one.is_of(pack, &members[..1]));
+        assert!(!one.is_of(earlier, &members));
         assert_eq!(read_list(r#"[{"policy_key":"a","version":1}]"#), None);
     }
 }
