@@ -7,8 +7,8 @@
 
 use super::action::ToolCall;
 use super::agent::{Agent, AgentStatus};
-use super::policy::rules::{Named, united};
-use super::policy::{Outcome, PolicySet, Question, SECURITY_REVIEWERS};
+use super::policy::rules::{NamedRule, united};
+use super::policy::{Outcome, PolicyInput, PolicySet, SECURITY_REVIEWERS};
 use super::tool::{DefaultDecision, Risk, ToolAction};
 use super::trust::TrustLevel;
 
@@ -36,8 +36,8 @@ pub struct Facts<'a> {
 
 impl<'a> Facts<'a> {
     /// What the rules may look at.
-    pub fn question(&self, call: &'a ToolCall) -> Question<'a> {
-        Question {
+    pub fn policy_input(&self, call: &'a ToolCall) -> PolicyInput<'a> {
+        PolicyInput {
             call,
             tool_key: self.tool_key,
             action_key: self.action_key,
@@ -76,21 +76,21 @@ pub struct Verdict {
 
 /// Judges `call`.
 pub fn decide(call: &ToolCall, facts: &Facts<'_>) -> Verdict {
-    let question = facts.question(call);
-    let mutating = question.mutating;
-    let mut found = Findings::default();
+    let input = facts.policy_input(call);
+    let mutating = input.mutating;
+    let mut found = Evaluation::default();
     let risk = if facts.agent.status != AgentStatus::Active {
         let status = facts.agent.status;
         found.add(&format!("agent_{status}"), Outcome::Deny, &format!("the agent is {status}"));
         Risk::Critical
     } else if let Some(action) = facts.registered {
         found.apply_environment(facts);
-        found.apply_pack(facts.policies.pack().applying(&question));
+        found.apply_pack(facts.policies.pack().applying(&input));
         found.apply_registration(action);
         if facts.agent.force_approval {
             found.require_approval("agent_force_approval", "every call of this agent needs an approval");
         }
-        found.own = facts.policies.rules().applying(&question);
+        found.own = facts.policies.rules().applying(&input);
         action.risk
     } else {
         found.apply_environment(facts);
@@ -98,21 +98,21 @@ pub fn decide(call: &ToolCall, facts: &Facts<'_>) -> Verdict {
         Risk::Low
     };
     let risk_score = if facts.agent.status == AgentStatus::Active { risk.score() } else { 100 };
-    let composite = risk_score + if mutating { 15 } else { 0 } + question.trust.risk_penalty();
+    let composite = risk_score + if mutating { 15 } else { 0 } + input.trust.risk_penalty();
     Verdict { mutating, ..found.into_verdict(risk_score, risk, composite.clamp(0, 100)) }
 }
 
 /// What the rules said so far.
 #[derive(Default)]
-struct Findings<'a> {
+struct Evaluation<'a> {
     all: Vec<(String, Outcome, String)>,
     approver_group: Option<&'a str>,
-    redacting: Vec<&'a Named>,
+    redacting: Vec<&'a NamedRule>,
     /// The operator's rules that apply, in the order of their policies and documents.
-    own: Vec<&'a Named>,
+    own: Vec<&'a NamedRule>,
 }
 
-impl<'a> Findings<'a> {
+impl<'a> Evaluation<'a> {
     fn add(&mut self, id: &str, outcome: Outcome, reason: &str) {
         self.all.push((id.to_owned(), outcome, reason.to_owned()));
     }
@@ -128,7 +128,7 @@ impl<'a> Findings<'a> {
         }
     }
 
-    fn apply_pack(&mut self, applying: Vec<&'a Named>) {
+    fn apply_pack(&mut self, applying: Vec<&'a NamedRule>) {
         for named in applying {
             self.add(&named.name, named.rule.effect, &named.reason());
             self.approver_group = named.rule.approver_group.as_deref().or(self.approver_group);
@@ -181,7 +181,7 @@ impl<'a> Findings<'a> {
     }
 }
 
-fn names<'a>(rules: impl Iterator<Item = &'a &'a Named>, outcome: Outcome) -> Vec<String> {
+fn names<'a>(rules: impl Iterator<Item = &'a &'a NamedRule>, outcome: Outcome) -> Vec<String> {
     let mut names: Vec<String> = rules.map(|named| named.name.clone()).collect();
     if outcome != Outcome::Redact && names.len() > NAMED_MAX {
         let more = names.len() - NAMED_MAX;

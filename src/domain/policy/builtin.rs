@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 
 use super::Rule;
 use super::document;
-use super::rules::{Named, Rules};
+use super::rules::{NamedRule, Rules};
 
 /// Every version of the pack that was released, oldest first; the last one is in force.
 ///
@@ -46,7 +46,7 @@ pub struct Pack {
 static PACKS: LazyLock<Vec<Arc<Pack>>> = LazyLock::new(|| {
     let pack = |(version, body): &(&'static str, &str)| {
         let document = document::parse(body).expect("a pack is part of the program, and tested to parse");
-        let named = |rule: Rule| Named { name: rule.id.clone(), rule: Arc::new(rule) };
+        let named = |rule: Rule| NamedRule { name: rule.id.clone(), rule: Arc::new(rule) };
         Arc::new(Pack { version, rules: Rules::new(document.rules.into_iter().map(named).collect()) })
     };
     RELEASED.iter().map(pack).collect()

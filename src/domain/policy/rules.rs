@@ -8,18 +8,18 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::glob::Glob;
-use super::{Question, Rule};
+use super::{PolicyInput, Rule};
 
 /// A rule under the name that decisions record.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Named {
+pub struct NamedRule {
     /// The rule's id, after its policy's key and a slash where it is not built in.
     pub name: String,
     /// The rule.
     pub rule: Arc<Rule>,
 }
 
-impl Named {
+impl NamedRule {
     /// Why, for people.
     pub fn reason(&self) -> String {
         self.rule.reason.clone().unwrap_or_else(|| format!("rule {} applies", self.name))
@@ -29,7 +29,7 @@ impl Named {
 /// Rules in their order, with an index.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
-    all: Vec<Named>,
+    all: Vec<NamedRule>,
     by_tool: HashMap<String, Vec<usize>>,
     by_action: HashMap<String, Vec<usize>>,
     unindexed: Vec<usize>,
@@ -37,7 +37,7 @@ pub struct Rules {
 
 impl Rules {
     /// These, in this order.
-    pub(super) fn new(all: Vec<Named>) -> Self {
+    pub(super) fn new(all: Vec<NamedRule>) -> Self {
         let mut rules = Rules { all: Vec::new(), ..Rules::default() };
         for (at, named) in all.iter().enumerate() {
             let when = &named.rule.when;
@@ -53,20 +53,24 @@ impl Rules {
     }
 
     /// All of them, in their order.
-    pub fn iter(&self) -> impl Iterator<Item = &Named> {
+    pub fn iter(&self) -> impl Iterator<Item = &NamedRule> {
         self.all.iter()
     }
 
     /// The rules that apply, in their order.
-    pub fn applying(&self, question: &Question<'_>) -> Vec<&Named> {
-        self.filtered(question, |rule| rule.when.hold(question))
+    pub fn applying(&self, input: &PolicyInput<'_>) -> Vec<&NamedRule> {
+        self.filtered(input, |rule| rule.when.matches(input))
     }
 
     /// The rules that are about this tool and action and of which `applies` is true, in their
     /// order.
-    pub(super) fn filtered(&self, question: &Question<'_>, applies: impl Fn(&Rule) -> bool) -> Vec<&Named> {
-        let by_tool = self.by_tool.get(question.tool_key);
-        let by_action = self.by_action.get(question.action_key);
+    pub(super) fn filtered(
+        &self,
+        input: &PolicyInput<'_>,
+        applies: impl Fn(&Rule) -> bool,
+    ) -> Vec<&NamedRule> {
+        let by_tool = self.by_tool.get(input.tool_key);
+        let by_action = self.by_action.get(input.action_key);
         let candidates = by_tool.into_iter().chain(by_action).flatten().chain(&self.unindexed);
         let mut found: Vec<usize> = candidates.copied().filter(|&at| applies(&self.all[at].rule)).collect();
         found.sort_unstable();
@@ -74,21 +78,21 @@ impl Rules {
     }
 
     /// The rules of these names.
-    pub fn named<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<&Named> {
+    pub fn named<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<&NamedRule> {
         let names: HashSet<&str> = names.collect();
         self.all.iter().filter(|rule| names.contains(rule.name.as_str())).collect()
     }
 
     /// The same rules where every condition on parameters holds, or none does.
     pub(super) fn assuming(&self, parameters_hold: bool) -> Self {
-        let assume = |named: &Named| {
+        let assume = |named: &NamedRule| {
             if named.rule.when.parameters.is_empty() {
                 return Some(named.clone());
             }
             parameters_hold.then(|| {
                 let mut rule = Rule::clone(&named.rule);
                 rule.when.parameters.clear();
-                Named { name: named.name.clone(), rule: Arc::new(rule) }
+                NamedRule { name: named.name.clone(), rule: Arc::new(rule) }
             })
         };
         Rules::new(self.all.iter().filter_map(assume).collect())
@@ -126,7 +130,7 @@ mod tests {
             {"id":"any","effect":"deny","when":{}},
             {"id":"half","effect":"deny","when":{"tool":["t","w*"]}}"#;
         let document = document::parse(&format!(r#"{{"rules":[{rules}]}}"#)).expect(rules);
-        let named = |rule: Rule| Named { name: rule.id.clone(), rule: Arc::new(rule) };
+        let named = |rule: Rule| NamedRule { name: rule.id.clone(), rule: Arc::new(rule) };
         let rules = Rules::new(document.rules.into_iter().map(named).collect());
         let call = ToolCall {
             tool: "T".into(),
@@ -135,7 +139,7 @@ mod tests {
             mutates_state: false,
             parameters: Json::Null,
         };
-        let question = Question {
+        let input = PolicyInput {
             call: &call,
             tool_key: "t",
             action_key: "x",
@@ -145,11 +149,11 @@ mod tests {
             tier: RiskTier::Low,
             environment: "e",
         };
-        let names = |question: &Question<'_>| {
-            let applying = rules.applying(question);
+        let names = |input: &PolicyInput<'_>| {
+            let applying = rules.applying(input);
             applying.iter().map(|named| named.name.clone()).collect::<Vec<_>>()
         };
-        assert_eq!(names(&question), ["glob", "by-action", "by-tool", "any", "half"]);
-        assert_eq!(names(&Question { tool_key: "v", action_key: "z", ..question }), ["other", "any"]);
+        assert_eq!(names(&input), ["glob", "by-action", "by-tool", "any", "half"]);
+        assert_eq!(names(&PolicyInput { tool_key: "v", action_key: "z", ..input }), ["other", "any"]);
     }
 }

@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use super::builtin::Pack;
 use super::document::Document;
-use super::rules::{Named, Rules, united};
-use super::{Outcome, Question, Rule, builtin};
+use super::rules::{NamedRule, Rules, united};
+use super::{Outcome, PolicyInput, Rule, builtin};
 use crate::domain::canon::{self, Hash};
 use crate::domain::json::{Json, Number};
 
@@ -75,8 +75,10 @@ impl PolicySet {
         policies.sort_by(|a, b| a.member.policy_key.cmp(&b.member.policy_key));
         let named = |policy: &Policy| {
             let key = policy.member.policy_key.clone();
-            let named =
-                move |rule: &Arc<Rule>| Named { name: format!("{key}/{}", rule.id), rule: Arc::clone(rule) };
+            let named = move |rule: &Arc<Rule>| NamedRule {
+                name: format!("{key}/{}", rule.id),
+                rule: Arc::clone(rule),
+            };
             policy.rules.iter().map(named).collect::<Vec<_>>()
         };
         let rules = Rules::new(policies.iter().flat_map(named).collect());
@@ -122,24 +124,24 @@ impl PolicySet {
 
     /// Every rule, built in or not, that may apply and matter for all that is known without
     /// the call's parameters. An `allow` never matters.
-    pub fn undecided(&self, question: &Question<'_>) -> Vec<&Named> {
+    pub fn undecided(&self, input: &PolicyInput<'_>) -> Vec<&NamedRule> {
         let undecided = |rule: &Rule| {
             rule.effect > Outcome::Allow
                 && !rule.when.parameters.is_empty()
-                && rule.when.hold_but_for_parameters(question)
+                && rule.when.matches_but_for_parameters(input)
         };
-        let mut found = self.pack.rules.filtered(question, undecided);
-        found.extend(self.rules.filtered(question, undecided));
+        let mut found = self.pack.rules.filtered(input, undecided);
+        found.extend(self.rules.filtered(input, undecided));
         found
     }
 
     /// Every rule, built in or not, that names a group and may apply for all that is known
     /// without the call's parameters. Of those that do, the first one's group is to approve.
-    pub fn approvers(&self, question: &Question<'_>) -> Vec<&Named> {
+    pub fn approvers(&self, input: &PolicyInput<'_>) -> Vec<&NamedRule> {
         let names_group =
-            |rule: &Rule| rule.approver_group.is_some() && rule.when.hold_but_for_parameters(question);
-        let mut found = self.rules.filtered(question, names_group);
-        found.extend(self.pack.rules.filtered(question, names_group).into_iter().rev());
+            |rule: &Rule| rule.approver_group.is_some() && rule.when.matches_but_for_parameters(input);
+        let mut found = self.rules.filtered(input, names_group);
+        found.extend(self.pack.rules.filtered(input, names_group).into_iter().rev());
         found
     }
 

@@ -1,25 +1,25 @@
 //! What a draft would change: one call, decided by two sets of policies.
 //!
 //! Of a recorded decision the parameters are not kept. Where the rules that look at them
-//! could make a difference, the answer is [`Trial::CannotTell`]: an outcome is never
+//! could make a difference, the answer is [`Comparison::CannotTell`]: an outcome is never
 //! guessed.
 
 use std::collections::BTreeSet;
 
 use super::Outcome;
-use super::rules::Named;
+use super::rules::NamedRule;
 use super::set::PolicySet;
 use crate::domain::action::ToolCall;
 use crate::domain::decision::{Facts, Verdict, decide};
 
-/// Two sets, and what of them is needed where parameters are not known.
+/// What is in force and what would be, ready to be compared call by call.
 #[derive(Debug)]
-pub struct Sets {
+pub struct PolicyPair {
     now: Bounds,
     then: Bounds,
 }
 
-/// A set, and what it would be if no condition on parameters held, or every one.
+/// A set, and what it would be if no condition on parameters held, or each of them did.
 #[derive(Debug)]
 struct Bounds {
     set: PolicySet,
@@ -32,9 +32,9 @@ struct Range<'a> {
     /// What is decided where no condition on parameters holds.
     least: Verdict,
     /// The rules whose conditions on parameters may hold or not.
-    undecided: Vec<&'a Named>,
+    undecided: Vec<&'a NamedRule>,
     /// Of these, the ones whose group would take the place of the one in `least`.
-    approvers: Vec<&'a Named>,
+    approvers: Vec<&'a NamedRule>,
     /// Whether all of it is decided, whichever of them hold.
     is_certain: bool,
 }
@@ -48,16 +48,16 @@ impl Bounds {
     /// none and all of them make the same. The group does not: the first rule that holds
     /// names it, and any of the undecided ones before a certain one may be that.
     fn range(&self, call: &ToolCall, facts: &Facts<'_>) -> Range<'_> {
-        let question = facts.question(call);
+        let input = facts.policy_input(call);
         let least = decide_by(&self.none, call, facts);
-        let undecided = self.set.undecided(&question);
+        let undecided = self.set.undecided(&input);
         if undecided.is_empty() {
             return Range { least, undecided, approvers: Vec::new(), is_certain: true };
         }
-        let approvers = self.set.approvers(&question).into_iter();
+        let approvers = self.set.approvers(&input).into_iter();
         let approvers: Vec<_> =
             approvers.take_while(|named| !named.rule.when.parameters.is_empty()).collect();
-        let names_least = |named: &&Named| named.rule.approver_group == least.approver_group;
+        let names_least = |named: &&NamedRule| named.rule.approver_group == least.approver_group;
         let is_certain = is_same(&least, &decide_by(&self.every, call, facts))
             && (least.approver_group.is_none() || approvers.iter().all(names_least));
         Range { least, undecided, approvers, is_certain }
@@ -66,7 +66,7 @@ impl Bounds {
 
 /// What the draft would do to a call.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Trial {
+pub enum Comparison {
     /// The same is decided.
     Same,
     /// Something else is decided.
@@ -83,10 +83,10 @@ pub enum Trial {
     },
 }
 
-impl Sets {
+impl PolicyPair {
     /// What is in force, and what would be.
     pub fn new(now: PolicySet, then: PolicySet) -> Self {
-        Sets { now: Bounds::new(now), then: Bounds::new(then) }
+        PolicyPair { now: Bounds::new(now), then: Bounds::new(then) }
     }
 
     /// What is in force.
@@ -95,12 +95,12 @@ impl Sets {
     }
 
     /// Compares for a whole call. The policies of `facts` do not count.
-    pub fn compare(&self, call: &ToolCall, facts: &Facts<'_>) -> Trial {
+    pub fn compare(&self, call: &ToolCall, facts: &Facts<'_>) -> Comparison {
         compared(&decide_by(&self.now.set, call, facts), decide_by(&self.then.set, call, facts))
     }
 
     /// Compares for a call whose parameters are not known.
-    pub fn compare_without_parameters(&self, call: &ToolCall, facts: &Facts<'_>) -> Trial {
+    pub fn compare_without_parameters(&self, call: &ToolCall, facts: &Facts<'_>) -> Comparison {
         let (now, then) = (self.now.range(call, facts), self.then.range(call, facts));
         // Where both sets ask the same of the parameters, each such rule holds in both or in
         // neither, and adds the same to what is the same without any of them.
@@ -110,11 +110,11 @@ impl Sets {
         if differ_alike || (now.is_certain && then.is_certain) {
             return compared(&now.least, then.least);
         }
-        Trial::CannotTell { rules: names(&now.undecided, &then.undecided) }
+        Comparison::CannotTell { rules: names(&now.undecided, &then.undecided) }
     }
 }
 
-fn names(now: &[&Named], then: &[&Named]) -> Vec<String> {
+fn names(now: &[&NamedRule], then: &[&NamedRule]) -> Vec<String> {
     let mut names: Vec<String> = now.iter().chain(then).map(|named| named.name.clone()).collect();
     names.sort();
     names.dedup();
@@ -125,11 +125,11 @@ fn decide_by(policies: &PolicySet, call: &ToolCall, facts: &Facts<'_>) -> Verdic
     decide(call, &Facts { policies, ..*facts })
 }
 
-fn compared(now: &Verdict, then: Verdict) -> Trial {
+fn compared(now: &Verdict, then: Verdict) -> Comparison {
     if is_same(now, &then) {
-        return Trial::Same;
+        return Comparison::Same;
     }
-    Trial::Changed { now: now.outcome, then: Box::new(then) }
+    Comparison::Changed { now: now.outcome, then: Box::new(then) }
 }
 
 /// What a caller would see of it. Which rules asked for it, and why, is not a change; nor is
@@ -215,11 +215,11 @@ mod tests {
         CannotTell,
     }
 
-    fn said(trial: &Trial) -> Said {
-        match trial {
-            Trial::Same => Said::Same,
-            Trial::Changed { .. } => Said::Changed,
-            Trial::CannotTell { .. } => Said::CannotTell,
+    fn said(comparison: &Comparison) -> Said {
+        match comparison {
+            Comparison::Same => Said::Same,
+            Comparison::Changed { .. } => Said::Changed,
+            Comparison::CannotTell { .. } => Said::CannotTell,
         }
     }
 
@@ -239,13 +239,13 @@ mod tests {
             (DENY_ONE, DENY_ELSEWHERE, Said::CannotTell),
             ("", ALLOW_ONE, Said::Same),
         ] {
-            let sets = Sets::new(set(now), set(then));
-            let trial = with_facts(|facts| sets.compare_without_parameters(&call(Json::Null), facts));
-            assert_eq!(said(&trial), expected, "{now} {then}");
+            let pair = PolicyPair::new(set(now), set(then));
+            let found = with_facts(|facts| pair.compare_without_parameters(&call(Json::Null), facts));
+            assert_eq!(said(&found), expected, "{now} {then}");
         }
-        let alone = Sets::new(PolicySet::default(), set(DENY).with("other", None));
-        let trial = with_facts(|facts| alone.compare_without_parameters(&call(Json::Null), facts));
-        assert_eq!(said(&trial), Said::Changed);
+        let alone = PolicyPair::new(PolicySet::default(), set(DENY).with("other", None));
+        let found = with_facts(|facts| alone.compare_without_parameters(&call(Json::Null), facts));
+        assert_eq!(said(&found), Said::Changed);
     }
 
     /// Every document of up to three of these rules, in every order; the empty one too.
@@ -280,9 +280,9 @@ mod tests {
         for (documents, names) in [(approving, names[0]), (few, names[1]), (redacting, names[0])] {
             let all: Vec<&String> = documents.iter().chain(&denying).collect();
             for (now, then) in all.iter().flat_map(|now| all.iter().map(move |then| (now, then))) {
-                let sets = Sets::new(set(now), set(then));
-                told[assert_true(&sets, names, &format!("{now} -> {then}")) as usize] += 1;
-                let alone = Sets::new(set(now).with("other", None), set(then).with("other", None));
+                let pair = PolicyPair::new(set(now), set(then));
+                told[assert_true(&pair, names, &format!("{now} -> {then}")) as usize] += 1;
+                let alone = PolicyPair::new(set(now).with("other", None), set(then).with("other", None));
                 told[assert_true(&alone, names, &format!("{now} -> {then}, alone")) as usize] += 1;
             }
         }
@@ -290,9 +290,9 @@ mod tests {
     }
 
     /// Asks of a record, and of every call that may have been recorded so.
-    fn assert_true(sets: &Sets, names: [&str; 2], what: &str) -> Said {
+    fn assert_true(pair: &PolicyPair, names: [&str; 2], what: &str) -> Said {
         let record = call(Json::Null);
-        let recorded = said(&with_facts_of(names, |facts| sets.compare_without_parameters(&record, facts)));
+        let recorded = said(&with_facts_of(names, |facts| pair.compare_without_parameters(&record, facts)));
         for parameters in [
             "{}",
             r#"{"n":1}"#,
@@ -305,9 +305,9 @@ mod tests {
             r#"{"m":1,"base_branch":"main"}"#,
         ] {
             let whole = call(parse(parameters.as_bytes()).expect("JSON"));
-            let trial = said(&with_facts_of(names, |facts| sets.compare(&whole, facts)));
-            let is_true = recorded == Said::CannotTell || recorded == trial;
-            assert!(is_true, "{recorded:?}, and {trial:?} for {parameters}: {names:?} {what}");
+            let found = said(&with_facts_of(names, |facts| pair.compare(&whole, facts)));
+            let is_true = recorded == Said::CannotTell || recorded == found;
+            assert!(is_true, "{recorded:?}, and {found:?} for {parameters}: {names:?} {what}");
         }
         recorded
     }
@@ -322,9 +322,9 @@ mod tests {
             (vec![SOMEBODY, OPS_ONE, FINANCE], Said::CannotTell),
         ] {
             let alone = |rules: &str| set(rules).with("other", None);
-            let sets = Sets::new(alone(FINANCE), alone(&then.join(",")));
-            let trial = with_facts(|facts| sets.compare_without_parameters(&call(Json::Null), facts));
-            assert_eq!(said(&trial), expected, "{then:?}");
+            let pair = PolicyPair::new(alone(FINANCE), alone(&then.join(",")));
+            let found = with_facts(|facts| pair.compare_without_parameters(&call(Json::Null), facts));
+            assert_eq!(said(&found), expected, "{then:?}");
         }
     }
 
@@ -333,9 +333,9 @@ mod tests {
         let redact = |fields: &str| {
             format!(r#"{{"id":"r","effect":"redact","when":{{}},"redact_fields":[{fields}]}}"#)
         };
-        let sets = Sets::new(set(&redact(r#""iban","pin""#)), set(&redact(r#""pin","iban""#)));
-        assert_eq!(with_facts(|facts| sets.compare(&call(Json::Null), facts)), Trial::Same);
-        let sets = Sets::new(set(&redact(r#""iban","pin""#)), set(&redact(r#""iban""#)));
-        assert_eq!(said(&with_facts(|facts| sets.compare(&call(Json::Null), facts))), Said::Changed);
+        let pair = PolicyPair::new(set(&redact(r#""iban","pin""#)), set(&redact(r#""pin","iban""#)));
+        assert_eq!(with_facts(|facts| pair.compare(&call(Json::Null), facts)), Comparison::Same);
+        let pair = PolicyPair::new(set(&redact(r#""iban","pin""#)), set(&redact(r#""iban""#)));
+        assert_eq!(said(&with_facts(|facts| pair.compare(&call(Json::Null), facts))), Said::Changed);
     }
 }

@@ -11,7 +11,7 @@ use crate::domain::agent::{Agent, AgentStatus};
 use crate::domain::decision::Facts;
 use crate::domain::identifier::normalize;
 use crate::domain::json::Json;
-use crate::domain::policy::trial::{Sets, Trial};
+use crate::domain::policy::trial::{Comparison, PolicyPair};
 use crate::domain::record::Decision;
 use crate::domain::time::Timestamp;
 use crate::domain::tool::ToolAction;
@@ -21,12 +21,12 @@ use crate::store::{Error as StoreError, agents, tools};
 
 use super::super::Error;
 use super::super::authorize::Request;
-use super::{DECISIONS_MAX, Subject, Which};
+use super::{DECISIONS_MAX, Sample, Subject};
 
-/// One call of the subject.
+/// One call of the sample.
 pub(super) struct Case {
     /// Which call.
-    pub(super) which: Which,
+    pub(super) subject: Subject,
     /// `None` where no rule is asked, so that no policy makes a difference.
     asked: Option<Asked>,
 }
@@ -48,8 +48,8 @@ type Names = (String, String);
 
 impl Case {
     /// What the draft would do to it.
-    pub(super) fn compare(&self, sets: &Sets) -> Trial {
-        let Some(asked) = &self.asked else { return Trial::Same };
+    pub(super) fn compare(&self, pair: &PolicyPair) -> Comparison {
+        let Some(asked) = &self.asked else { return Comparison::Same };
         let facts = Facts {
             agent: &asked.agent,
             registered: asked.registered.as_deref(),
@@ -57,35 +57,35 @@ impl Case {
             effective_trust: &asked.effective_trust,
             tool_key: &asked.names.0,
             action_key: &asked.names.1,
-            policies: sets.now(),
+            policies: pair.now(),
         };
         if asked.is_whole {
-            sets.compare(&asked.call, &facts)
+            pair.compare(&asked.call, &facts)
         } else {
-            sets.compare_without_parameters(&asked.call, &facts)
+            pair.compare_without_parameters(&asked.call, &facts)
         }
     }
 }
 
-/// One view of the database, and what was looked up in it.
-pub(super) struct Cases<'a> {
+/// Reads cases from one view of the database, and looks each agent and action up once.
+pub(super) struct Loader<'a> {
     view: &'a Connection,
     agents: HashMap<String, Option<Arc<Agent>>>,
     actions: HashMap<Names, Option<Arc<ToolAction>>>,
 }
 
-impl<'a> Cases<'a> {
+impl<'a> Loader<'a> {
     pub(super) fn new(view: &'a Connection) -> Self {
-        Cases { view, agents: HashMap::new(), actions: HashMap::new() }
+        Loader { view, agents: HashMap::new(), actions: HashMap::new() }
     }
 
-    /// Every call of `subject`, in its order.
-    pub(super) fn read(mut self, subject: Subject) -> Result<Vec<Case>, Error> {
-        match subject {
-            Subject::Calls(calls) => {
+    /// Every call of `sample`, in its order.
+    pub(super) fn read(mut self, sample: Sample) -> Result<Vec<Case>, Error> {
+        match sample {
+            Sample::Calls(calls) => {
                 calls.into_iter().enumerate().map(|(index, call)| self.given(index, call)).collect()
             }
-            Subject::Decisions { limit, from, to } => self.recorded(limit, from, to),
+            Sample::Decisions { limit, from, to } => self.recorded(limit, from, to),
         }
     }
 
@@ -104,7 +104,7 @@ impl<'a> Cases<'a> {
             names,
             registered,
         };
-        Ok(Case { which: Which::Index(index), asked: Some(asked) })
+        Ok(Case { subject: Subject::Index(index), asked: Some(asked) })
     }
 
     fn recorded(
@@ -120,9 +120,9 @@ impl<'a> Cases<'a> {
 
     fn decided(&mut self, decision: Decision) -> Result<Case, Error> {
         let was_stopped = was_stopped(&decision);
-        let which = Which::Decision(decision.id, decision.outcome);
+        let subject = Subject::Decision(decision.id, decision.outcome);
         let agent = self.agent(&decision.agent_id, find_as_active)?;
-        let Some(agent) = agent.filter(|_| !was_stopped) else { return Ok(Case { which, asked: None }) };
+        let Some(agent) = agent.filter(|_| !was_stopped) else { return Ok(Case { subject, asked: None }) };
         let call = ToolCall {
             tool: decision.tool,
             action: decision.action,
@@ -140,7 +140,7 @@ impl<'a> Cases<'a> {
             names,
             registered,
         };
-        Ok(Case { which, asked: Some(asked) })
+        Ok(Case { subject, asked: Some(asked) })
     }
 
     fn agent(

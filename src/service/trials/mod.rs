@@ -10,7 +10,7 @@ mod cases;
 use std::sync::TryLockError;
 
 use crate::domain::policy::set::Policy;
-use crate::domain::policy::trial::{Sets, Trial};
+use crate::domain::policy::trial::{Comparison, PolicyPair};
 use crate::domain::policy::{Outcome, PolicySet};
 use crate::domain::time::Timestamp;
 use crate::store::{self, Store};
@@ -19,7 +19,7 @@ use super::authorize::Request;
 use super::policies::{check_key, check_limits, read};
 use super::{Error, Gateway};
 
-use cases::{Case, Cases};
+use cases::{Case, Loader};
 
 /// Most decisions that one trial looks at.
 pub const DECISIONS_MAX: u32 = 10_000;
@@ -37,7 +37,7 @@ pub struct Draft {
 
 /// What the draft is tried on.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Subject {
+pub enum Sample {
     /// Calls as `/v1/authorize` takes them, each with its agent.
     Calls(Vec<Request>),
     /// The newest recorded decisions.
@@ -51,18 +51,18 @@ pub enum Subject {
     },
 }
 
-/// One call of the subject, tried.
+/// One call of the sample, tried.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Tried {
+pub struct TrialResult {
     /// Which call.
-    pub which: Which,
+    pub subject: Subject,
     /// What would change.
-    pub trial: Trial,
+    pub comparison: Comparison,
 }
 
-/// Which call of the subject.
+/// Which call of the sample it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Which {
+pub enum Subject {
     /// Its place in the request.
     Index(usize),
     /// The decision that recorded it, and what was decided then.
@@ -74,12 +74,12 @@ pub enum Which {
 pub struct Report {
     /// What names the policies in force.
     pub policy_version: String,
-    /// Everything that was tried, in its order.
-    pub tried: Vec<Tried>,
+    /// One for each call, in the sample's order.
+    pub results: Vec<TrialResult>,
 }
 
-/// Tries `draft` on `subject`.
-pub fn run(gateway: &Gateway, draft: &Draft, subject: Subject) -> Result<Report, Error> {
+/// Tries `draft` on `sample`.
+pub fn run(gateway: &Gateway, draft: &Draft, sample: Sample) -> Result<Report, Error> {
     check_key(&draft.policy_key)?;
     let document = read(&draft.body)?;
     let _running = match gateway.trying.try_lock() {
@@ -88,25 +88,25 @@ pub fn run(gateway: &Gateway, draft: &Draft, subject: Subject) -> Result<Report,
         Err(TryLockError::WouldBlock) => return Err(Error::Busy("another trial is running".to_owned())),
     };
     let policy = Policy::new(&draft.policy_key, 0, document, draft.body.len());
-    let (sets, cases) = prepare(&gateway.store, policy, subject)?;
+    let (pair, cases) = prepare(&gateway.store, policy, sample)?;
     let mut turn = gateway.store.background().turn();
-    let tried = cases.into_iter().map(|case| {
+    let results = cases.into_iter().map(|case| {
         if turn.is_over() {
             return Err(Error::Stopping);
         }
-        Ok(Tried { trial: case.compare(&sets), which: case.which })
+        Ok(TrialResult { comparison: case.compare(&pair), subject: case.subject })
     });
-    Ok(Report { tried: tried.collect::<Result<_, _>>()?, policy_version: sets.now().tag().to_owned() })
+    Ok(Report { results: results.collect::<Result<_, _>>()?, policy_version: pair.now().tag().to_owned() })
 }
 
 /// Reads everything on one view, and ends it.
-fn prepare(store: &Store, draft: Policy, subject: Subject) -> Result<(Sets, Vec<Case>), Error> {
+fn prepare(store: &Store, draft: Policy, sample: Sample) -> Result<(PolicyPair, Vec<Case>), Error> {
     let snapshot = store.snapshot()?;
     let view = snapshot.unchecked_transaction().map_err(store::Error::cannot("begin to read"))?;
     let now = store.policies(&view)?;
     let key = draft.member.policy_key.clone();
     let then = now.with(&key, Some(draft));
     check_limits(&then)?;
-    let cases = Cases::new(&view).read(subject)?;
-    Ok((Sets::new(PolicySet::clone(&now), then), cases))
+    let cases = Loader::new(&view).read(sample)?;
+    Ok((PolicyPair::new(PolicySet::clone(&now), then), cases))
 }
