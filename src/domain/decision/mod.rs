@@ -5,6 +5,8 @@
 //! restrictive outcome of every rule that applies; nothing that a caller sends can loosen
 //! what the operator registered, and no policy what the built-in pack asks for.
 
+use std::borrow::Cow;
+
 use super::action::ToolCall;
 use super::agent::{Agent, AgentStatus};
 use super::policy::rules::{NamedRule, united};
@@ -77,47 +79,80 @@ pub struct Verdict {
 /// Judges `call`.
 pub fn decide(call: &ToolCall, facts: &Facts<'_>) -> Verdict {
     let input = facts.policy_input(call);
-    let mutating = input.mutating;
-    let mut found = Evaluation::default();
-    let risk = if facts.agent.status != AgentStatus::Active {
-        let status = facts.agent.status;
-        found.add(&format!("agent_{status}"), Outcome::Deny, &format!("the agent is {status}"));
-        Risk::Critical
-    } else if let Some(action) = facts.registered {
-        found.apply_environment(facts);
-        found.apply_pack(facts.policies.pack().applying(&input));
-        found.apply_registration(action);
-        if facts.agent.force_approval {
-            found.require_approval("agent_force_approval", "every call of this agent needs an approval");
-        }
-        found.own = facts.policies.rules().applying(&input);
-        action.risk
-    } else {
-        found.apply_environment(facts);
-        found.add("mcp_unknown_tool", Outcome::Deny, "the tool and action are not registered");
-        Risk::Low
-    };
-    let risk_score = if facts.agent.status == AgentStatus::Active { risk.score() } else { 100 };
-    let composite = risk_score + if mutating { 15 } else { 0 } + input.trust.risk_penalty();
-    Verdict { mutating, ..found.into_verdict(risk_score, risk, composite.clamp(0, 100)) }
+    let found = Evaluation::of(facts, &input);
+    let outcome = found.outcome();
+    let (risk_level, risk_score) = risk(facts);
+    let mutation = if input.mutating { 15 } else { 0 };
+    Verdict {
+        outcome,
+        mutating: input.mutating,
+        reason: found.reason(outcome),
+        matched_policies: found.names(outcome),
+        approver_group: found.approver_group(outcome),
+        redacted_fields: found.redacted_fields(outcome),
+        risk_score,
+        risk_level,
+        composite_risk_score: (risk_score + mutation + input.trust.risk_penalty()).clamp(0, 100),
+    }
 }
 
-/// What the rules said so far.
+/// The action's, whatever is decided; an agent that is stopped is more than critical.
+fn risk(facts: &Facts<'_>) -> (Risk, i64) {
+    if facts.agent.status != AgentStatus::Active {
+        return (Risk::Critical, 100);
+    }
+    let level = facts.registered.map_or(Risk::Low, |action| action.risk);
+    (level, level.score())
+}
+
+/// What the program itself, the pack or the registration asks for.
+struct Finding<'a> {
+    id: Cow<'a, str>,
+    outcome: Outcome,
+    reason: Cow<'a, str>,
+}
+
+/// All that was found.
 #[derive(Default)]
 struct Evaluation<'a> {
-    all: Vec<(String, Outcome, String)>,
+    findings: Vec<Finding<'a>>,
+    /// Who approves, where none of the operator's rules says so.
     approver_group: Option<&'a str>,
-    redacting: Vec<&'a NamedRule>,
+    /// The pack's rules that apply.
+    pack: Vec<&'a NamedRule>,
     /// The operator's rules that apply, in the order of their policies and documents.
     own: Vec<&'a NamedRule>,
 }
 
 impl<'a> Evaluation<'a> {
-    fn add(&mut self, id: &str, outcome: Outcome, reason: &str) {
-        self.all.push((id.to_owned(), outcome, reason.to_owned()));
+    /// No rule is asked about an agent that is stopped, nor about a call that is not
+    /// registered.
+    fn of(facts: &Facts<'a>, input: &PolicyInput<'_>) -> Self {
+        let mut found = Evaluation::default();
+        let status = facts.agent.status;
+        if status != AgentStatus::Active {
+            found.add(format!("agent_{status}"), Outcome::Deny, format!("the agent is {status}"));
+            return found;
+        }
+        found.apply_environment(facts);
+        let Some(action) = facts.registered else {
+            found.add("mcp_unknown_tool", Outcome::Deny, "the tool and action are not registered");
+            return found;
+        };
+        found.apply_pack(facts.policies.pack().applying(input));
+        found.apply_registration(action);
+        if facts.agent.force_approval {
+            found.require_approval("agent_force_approval", "every call of this agent needs an approval");
+        }
+        found.own = facts.policies.rules().applying(input);
+        found
     }
 
-    fn require_approval(&mut self, id: &str, reason: &str) {
+    fn add(&mut self, id: impl Into<Cow<'a, str>>, outcome: Outcome, reason: impl Into<Cow<'a, str>>) {
+        self.findings.push(Finding { id: id.into(), outcome, reason: reason.into() });
+    }
+
+    fn require_approval(&mut self, id: &'static str, reason: &'static str) {
         self.add(id, Outcome::RequireApproval, reason);
         self.approver_group.get_or_insert(SECURITY_REVIEWERS);
     }
@@ -129,11 +164,11 @@ impl<'a> Evaluation<'a> {
     }
 
     fn apply_pack(&mut self, applying: Vec<&'a NamedRule>) {
-        for named in applying {
-            self.add(&named.name, named.rule.effect, &named.reason());
+        for named in &applying {
+            self.add(&named.name, named.rule.effect, named.reason());
             self.approver_group = named.rule.approver_group.as_deref().or(self.approver_group);
-            self.redacting.push(named);
         }
+        self.pack = applying;
     }
 
     fn apply_registration(&mut self, action: &ToolAction) {
@@ -154,41 +189,56 @@ impl<'a> Evaluation<'a> {
         }
     }
 
-    /// The most restrictive outcome, with the rules that asked for it. Among those, the
-    /// operator's first rule gives the reason and the group: it knows the case best.
-    fn into_verdict(self, risk_score: i64, risk_level: Risk, composite_risk_score: i64) -> Verdict {
-        let own = self.own.iter().map(|named| named.rule.effect);
-        // No rule at all is no permission; one of the operator's alone is none either.
-        let least = self.all.iter().map(|(_, outcome, _)| *outcome).max().unwrap_or(Outcome::Deny);
-        let outcome = own.fold(least, Outcome::max);
-        let deciding = || self.all.iter().filter(|(_, of, _)| *of == outcome);
-        let own = || self.own.iter().filter(|named| named.rule.effect == outcome);
-        let builtin = || deciding().next_back().map_or("no rule applies", |(_, _, reason)| reason).to_owned();
-        let group = own().find_map(|named| named.rule.approver_group.as_deref()).or(self.approver_group);
-        let group = (outcome == Outcome::RequireApproval).then(|| group.unwrap_or(SECURITY_REVIEWERS));
-        let redacting = self.redacting.iter().chain(&self.own).map(|named| &*named.rule);
-        Verdict {
-            outcome,
-            mutating: false,
-            reason: own().next().map_or_else(builtin, |named| named.reason()),
-            matched_policies: deciding().map(|(id, _, _)| id.clone()).chain(names(own(), outcome)).collect(),
-            approver_group: group.map(str::to_owned),
-            redacted_fields: if outcome == Outcome::Redact { united(redacting) } else { Vec::new() },
-            risk_score,
-            risk_level,
-            composite_risk_score,
+    /// The most restrictive one. No rule at all is no permission, and one of the operator's
+    /// alone is none either.
+    fn outcome(&self) -> Outcome {
+        let least = self.findings.iter().map(|finding| finding.outcome).max().unwrap_or(Outcome::Deny);
+        self.own.iter().map(|named| named.rule.effect).fold(least, Outcome::max)
+    }
+
+    /// What asked for `outcome`, the operator's rules apart.
+    fn findings_of(&self, outcome: Outcome) -> impl DoubleEndedIterator<Item = &Finding<'a>> {
+        self.findings.iter().filter(move |finding| finding.outcome == outcome)
+    }
+
+    /// The operator's rules that asked for `outcome`. The first of them gives the reason and
+    /// the group: it knows the case best.
+    fn own_of(&self, outcome: Outcome) -> impl Iterator<Item = &'a NamedRule> {
+        self.own.iter().copied().filter(move |named| named.rule.effect == outcome)
+    }
+
+    fn reason(&self, outcome: Outcome) -> String {
+        if let Some(named) = self.own_of(outcome).next() {
+            return named.reason();
+        }
+        let last = self.findings_of(outcome).next_back();
+        last.map_or_else(|| "no rule applies".to_owned(), |finding| finding.reason.clone().into_owned())
+    }
+
+    /// The names of all that asked for it; of the operator's rules, as many as a decision
+    /// names.
+    fn names(&self, outcome: Outcome) -> Vec<String> {
+        let mut own: Vec<String> = self.own_of(outcome).map(|named| named.name.clone()).collect();
+        if outcome != Outcome::Redact && own.len() > NAMED_MAX {
+            let more = own.len() - NAMED_MAX;
+            own.truncate(NAMED_MAX);
+            own.push(format!("+{more}"));
+        }
+        self.findings_of(outcome).map(|finding| finding.id.clone().into_owned()).chain(own).collect()
+    }
+
+    fn approver_group(&self, outcome: Outcome) -> Option<String> {
+        let own = || self.own_of(outcome).find_map(|named| named.rule.approver_group.as_deref());
+        let group = || own().or(self.approver_group).unwrap_or(SECURITY_REVIEWERS);
+        (outcome == Outcome::RequireApproval).then(|| group().to_owned())
+    }
+
+    fn redacted_fields(&self, outcome: Outcome) -> Vec<String> {
+        match outcome {
+            Outcome::Redact => united(self.pack.iter().chain(&self.own).map(|named| &*named.rule)),
+            Outcome::Allow | Outcome::RequireApproval | Outcome::Deny => Vec::new(),
         }
     }
-}
-
-fn names<'a>(rules: impl Iterator<Item = &'a &'a NamedRule>, outcome: Outcome) -> Vec<String> {
-    let mut names: Vec<String> = rules.map(|named| named.name.clone()).collect();
-    if outcome != Outcome::Redact && names.len() > NAMED_MAX {
-        let more = names.len() - NAMED_MAX;
-        names.truncate(NAMED_MAX);
-        names.push(format!("+{more}"));
-    }
-    names
 }
 
 #[cfg(test)]
