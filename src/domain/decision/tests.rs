@@ -51,15 +51,11 @@ fn judge_by(
     decide(call, &facts)
 }
 
-const LEVELS: [&str; 7] = [
-    "trusted_internal_signed",
-    "trusted_internal_unsigned",
-    "semi_trusted_customer",
-    "untrusted_external",
-    "malicious_suspected",
-    "unknown",
-    "something else",
-];
+/// The six levels, and what is none.
+const LEVELS: [&str; 7] = {
+    let [signed, unsigned, customer, external, malicious, unknown] = TrustLevel::WORDS;
+    [signed, unsigned, customer, external, malicious, unknown, "something else"]
+};
 
 #[test]
 fn the_table_of_the_contract_holds() {

@@ -42,16 +42,6 @@ const WHEN_MEMBERS: [&str; 9] = [
     "parameters",
 ];
 
-/// The words of `source_trust`; what a caller writes beyond them counts as `unknown`.
-const TRUST_WORDS: [&str; 6] = [
-    "trusted_internal_signed",
-    "trusted_internal_unsigned",
-    "semi_trusted_customer",
-    "untrusted_external",
-    "malicious_suspected",
-    "unknown",
-];
-
 /// A document that was understood.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document {
@@ -280,10 +270,8 @@ fn glob(value: &Json, place: &Place, normal: bool) -> Result<Glob, Refused> {
 }
 
 fn trust(place: &Place, value: &Json) -> Result<TrustLevel, Refused> {
-    match value.as_str() {
-        Some(word) if TRUST_WORDS.contains(&word) => Ok(TrustLevel::of(word)),
-        _ => place.refuse(format!("expected one of {}", TRUST_WORDS.join(", "))),
-    }
+    let unknown = || place.refuse(format!("expected one of {}", TrustLevel::WORDS.join(", ")));
+    value.as_str().and_then(TrustLevel::parse).map_or_else(unknown, Ok)
 }
 
 /// Else a caller could evade a rule on what is unknown by a word that nobody knows.
