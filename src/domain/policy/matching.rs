@@ -51,6 +51,12 @@ impl Conditions {
             .flatten()
     }
 
+    /// Whether they hold for nothing but what is denied in any case.
+    pub(super) fn only_untrusted_mutations(&self) -> bool {
+        let untrusted = |levels: &Vec<TrustLevel>| levels.iter().all(|level| *level > TrustLevel::Customer);
+        self.mutates_state == Some(true) && self.source_trust.as_ref().is_some_and(untrusted)
+    }
+
     /// Whether all of them hold.
     pub fn matches(&self, input: &PolicyInput<'_>) -> bool {
         self.matches_but_for_parameters(input)
