@@ -168,7 +168,7 @@ pub(super) fn check_limits(set: &PolicySet) -> Result<(), Error> {
         ("bytes of redact rules' names and fields", named, REDACTION_BYTES_MAX),
     ] {
         if count > max {
-            let message = format!("with it there would be {count} {what} in force; at most {max} may be");
+            let message = format!("this would put {count} {what} in force; the limit is {max}");
             return Err(Error::BadRequest(message));
         }
     }

@@ -71,7 +71,7 @@ pub fn parse(text: &str) -> Result<Document, Refused> {
     let rules: Vec<Rule> = rules.collect::<Result<_, _>>()?;
     let mut ids = HashSet::new();
     match rules.iter().position(|rule| !ids.insert(rule.id.as_str())) {
-        Some(index) => place.item(index).member("id").refuse("another rule has this id"),
+        Some(index) => place.item(index).member("id").refuse("duplicate rule id"),
         None => Ok(Document { rules, sha256 }),
     }
 }
@@ -152,7 +152,7 @@ mod tests {
         for (text, place) in [
             ("", "not JSON: "),
             ("{\"rules\":[", "not JSON: "),
-            ("{\"rules\":[],\"rules\":[]}", "not JSON: a member name stands twice"),
+            ("{\"rules\":[],\"rules\":[]}", "not JSON: duplicate member name"),
             ("[]", "expected an object"),
             ("{}", "rules: "),
             (r#"{"rules":{}}"#, "rules: "),
@@ -168,7 +168,7 @@ mod tests {
             (r#""effect":"deny","when":{}"#.to_owned(), ".id: it is missing"),
             (r#""id":"r","when":{}"#.to_owned(), ".effect: it is missing"),
             (r#""id":"r","effect":"deny""#.to_owned(), ".when: it is missing"),
-            (r#""id":"first","effect":"deny","when":{}"#.to_owned(), ".id: another rule"),
+            (r#""id":"first","effect":"deny","when":{}"#.to_owned(), ".id: duplicate rule id"),
             (r#""id":"a,b","effect":"deny","when":{}"#.to_owned(), ".id: "),
             (r#""id":"a/b","effect":"deny","when":{}"#.to_owned(), ".id: "),
             (r#""id":"","effect":"deny","when":{}"#.to_owned(), ".id: "),

@@ -86,7 +86,7 @@ impl Place {
         for (index, item) in items.iter().enumerate() {
             let read = read(&self.item(index), item)?;
             if found.contains(&read) {
-                return self.item(index).refuse("it stands there already");
+                return self.item(index).refuse("duplicate value");
             }
             found.push(read);
         }
