@@ -218,12 +218,8 @@ impl<'a> Evaluation<'a> {
     /// The names of all that asked for it; of the operator's rules, as many as a decision
     /// names.
     fn names(&self, outcome: Outcome) -> Vec<String> {
-        let mut own: Vec<String> = self.own_of(outcome).map(|named| named.name.clone()).collect();
-        if outcome != Outcome::Redact && own.len() > NAMED_MAX {
-            let more = own.len() - NAMED_MAX;
-            own.truncate(NAMED_MAX);
-            own.push(format!("+{more}"));
-        }
+        let own = self.own_of(outcome).map(|named| named.name.as_str());
+        let own = if outcome == Outcome::Redact { own.map(str::to_owned).collect() } else { shortened(own) };
         self.findings_of(outcome).map(|finding| finding.id.clone().into_owned()).chain(own).collect()
     }
 
@@ -239,6 +235,16 @@ impl<'a> Evaluation<'a> {
             Outcome::Allow | Outcome::RequireApproval | Outcome::Deny => Vec::new(),
         }
     }
+}
+
+/// The first [`NAMED_MAX`] of these, and how many more.
+pub(super) fn shortened<'a>(mut names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut first: Vec<String> = names.by_ref().take(NAMED_MAX).map(str::to_owned).collect();
+    match names.count() {
+        0 => {}
+        more => first.push(format!("+{more}")),
+    }
+    first
 }
 
 #[cfg(test)]

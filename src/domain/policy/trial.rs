@@ -10,7 +10,7 @@ use super::Outcome;
 use super::rules::NamedRule;
 use super::set::PolicySet;
 use crate::domain::action::ToolCall;
-use crate::domain::decision::{Facts, Verdict, decide};
+use crate::domain::decision::{Facts, Verdict, decide, shortened};
 
 /// What is in force and what would be, ready to be compared call by call.
 #[derive(Debug)]
@@ -78,7 +78,7 @@ pub enum Comparison {
     },
     /// It depends on parameters that are not known.
     CannotTell {
-        /// The rules that look at them.
+        /// The rules that look at them, as many as a decision names.
         rules: Vec<String>,
     },
 }
@@ -114,11 +114,10 @@ impl PolicyPair {
     }
 }
 
+/// As many as a decision names: a trial may have ten thousand results.
 fn names(now: &[&NamedRule], then: &[&NamedRule]) -> Vec<String> {
-    let mut names: Vec<String> = now.iter().chain(then).map(|named| named.name.clone()).collect();
-    names.sort();
-    names.dedup();
-    names
+    let names: BTreeSet<&str> = now.iter().chain(then).map(|named| named.name.as_str()).collect();
+    shortened(names.into_iter())
 }
 
 fn decide_by(policies: &PolicySet, call: &ToolCall, facts: &Facts<'_>) -> Verdict {
@@ -326,6 +325,17 @@ mod tests {
             let found = with_facts(|facts| pair.compare_without_parameters(&call(Json::Null), facts));
             assert_eq!(said(&found), expected, "{then:?}");
         }
+    }
+
+    #[test]
+    fn of_many_rules_as_many_are_named_as_by_a_decision() {
+        let rule =
+            |n: usize| format!(r#"{{"id":"r{n:02}","effect":"deny","when":{{"parameters":{{"n":{n}}}}}}}"#);
+        let rules: Vec<String> = (0..60).map(rule).collect();
+        let pair = PolicyPair::new(PolicySet::default(), set(&rules.join(",")).with("other", None));
+        let found = with_facts(|facts| pair.compare_without_parameters(&call(Json::Null), facts));
+        let Comparison::CannotTell { rules } = found else { panic!("{found:?}") };
+        assert_eq!((rules.len(), &*rules[49], &*rules[50]), (51, "p/r49", "+10"));
     }
 
     #[test]
