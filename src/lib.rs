@@ -69,7 +69,7 @@
 //!
 //! | A change of … | touches |
 //! |---|---|
-//! | a rule of deciding | `domain/policy/builtin.json`, and the table test in `domain/decision.rs` |
+//! | a rule of the built-in pack | a new version beside the old ones in `domain/policy/builtin.rs`, with its file and its digest; the table test in `domain/decision/tests.rs` |
 //! | a column | a new file in `migrations/`, one file of `store/`, the domain type; a column of evidence also in how the verifier reads older versions, since a restored backup is verified before it is migrated |
 //! | what a token's scope may do | `domain/operator.rs`, and the table in `tests/it/operators.rs` |
 //! | an endpoint | a line of `http/router.rs`, one handler, one service function, its area's file in `http/openapi/` |

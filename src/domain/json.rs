@@ -223,7 +223,7 @@ impl Reader<'_> {
     fn sorted(&self, mut members: Vec<(String, Json)>) -> Result<Json, SyntaxError> {
         members.sort_by(|(a, _), (b, _)| a.cmp(b));
         if members.windows(2).any(|pair| pair[0].0 == pair[1].0) {
-            return Err(self.error("a member name stands twice in one object"));
+            return Err(self.error("duplicate member name in one object"));
         }
         Ok(Json::Object(members))
     }

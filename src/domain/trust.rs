@@ -22,22 +22,34 @@ pub enum TrustLevel {
 }
 
 impl TrustLevel {
-    /// The level a text names, compared exactly.
-    pub fn of(text: &str) -> Self {
-        match text {
-            "trusted_internal_signed" => TrustLevel::InternalSigned,
-            "trusted_internal_unsigned" => TrustLevel::InternalUnsigned,
-            "semi_trusted_customer" => TrustLevel::Customer,
-            "untrusted_external" => TrustLevel::External,
-            "malicious_suspected" => TrustLevel::MaliciousSuspected,
-            "unknown" => TrustLevel::Unknown,
-            _ => TrustLevel::Unrecognized,
-        }
+    /// The words of the six levels, most trusted first.
+    pub const WORDS: [&str; 6] = [
+        "trusted_internal_signed",
+        "trusted_internal_unsigned",
+        "semi_trusted_customer",
+        "untrusted_external",
+        "malicious_suspected",
+        "unknown",
+    ];
+
+    /// In the order of their words.
+    const LEVELS: [TrustLevel; 6] = [
+        TrustLevel::InternalSigned,
+        TrustLevel::InternalUnsigned,
+        TrustLevel::Customer,
+        TrustLevel::External,
+        TrustLevel::MaliciousSuspected,
+        TrustLevel::Unknown,
+    ];
+
+    /// The level of exactly this word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::WORDS.iter().position(|known| *known == word).map(|at| Self::LEVELS[at])
     }
 
-    /// Whether a mutation on this level's word alone is allowed.
-    pub fn is_internal(self) -> bool {
-        matches!(self, TrustLevel::InternalSigned | TrustLevel::InternalUnsigned)
+    /// The level of a text that a caller wrote.
+    pub fn of(text: &str) -> Self {
+        Self::parse(text).unwrap_or(TrustLevel::Unrecognized)
     }
 
     /// What the level adds to the advisory composite score.
@@ -66,21 +78,12 @@ pub fn less_trusted<'a>(source: &'a str, root: Option<&'a str>) -> &'a str {
 mod tests {
     use super::*;
 
-    const LEVELS: [&str; 7] = [
-        "trusted_internal_signed",
-        "trusted_internal_unsigned",
-        "semi_trusted_customer",
-        "untrusted_external",
-        "malicious_suspected",
-        "unknown",
-        "anything else",
-    ];
-
     #[test]
     fn the_less_trusted_of_two_counts_whichever_comes_first() {
-        for (i, a) in LEVELS.iter().enumerate() {
-            for (j, b) in LEVELS.iter().enumerate() {
-                assert_eq!(less_trusted(a, Some(b)), LEVELS[i.max(j)]);
+        let texts: Vec<&str> = TrustLevel::WORDS.into_iter().chain(["anything else"]).collect();
+        for (i, a) in texts.iter().enumerate() {
+            for (j, b) in texts.iter().enumerate() {
+                assert_eq!(less_trusted(a, Some(b)), texts[i.max(j)]);
             }
             assert_eq!(less_trusted(a, None), *a);
         }

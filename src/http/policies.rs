@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use crate::domain::canon;
 use crate::domain::json::Json;
-use crate::domain::policy::trial::Trial;
+use crate::domain::policy::trial::Comparison;
 use crate::domain::policy::{BUILTIN_KEY, BUILTIN_VERSION, LANGUAGE, builtin};
 use crate::domain::time::Timestamp;
-use crate::service::trials::{self, CALLS_MAX, DECISIONS_MAX, Draft, Subject, Tried, Which};
+use crate::service::trials::{self, CALLS_MAX, DECISIONS_MAX, Draft, Sample, Subject, TrialResult};
 use crate::service::{Error, Page, authorize, policies};
 use crate::store::policies::Version;
 
@@ -152,15 +152,15 @@ pub(crate) fn test(call: &Call<'_>) -> Result<Response, Error> {
     let value = with_rules_as_text(call.request)?;
     let TestBody { policy_key, body, decisions } = from_json(&value)?;
     let calls = value.get("calls").filter(|calls| **calls != Json::Null);
-    let subject = match (calls, decisions) {
-        (Some(calls), None) => Subject::Calls(requests(calls)?),
+    let sample = match (calls, decisions) {
+        (Some(calls), None) => Sample::Calls(requests(calls)?),
         (None, Some(part)) => recorded(part)?,
         (None, None) | (Some(_), Some(_)) => {
             return Err(Error::BadRequest("the body must have either calls or decisions".to_owned()));
         }
     };
     let policy_key = policy_key.unwrap_or_else(|| DRAFT_KEY.to_owned());
-    let report = trials::run(call.gateway, &Draft { policy_key, body }, &subject)?;
+    let report = trials::run(call.gateway, &Draft { policy_key, body }, sample)?;
     Ok(Response::of(200, &answer(&report)))
 }
 
@@ -196,7 +196,7 @@ fn without_named_agent(call: &Json) -> (Json, Option<String>) {
     (call, agent)
 }
 
-fn recorded(part: DecisionsPart) -> Result<Subject, Error> {
+fn recorded(part: DecisionsPart) -> Result<Sample, Error> {
     let time = |name: &str, text: Option<String>| {
         let parse = |text: String| {
             Timestamp::parse(&text).ok_or_else(|| {
@@ -209,16 +209,16 @@ fn recorded(part: DecisionsPart) -> Result<Subject, Error> {
     if !(1..=DECISIONS_MAX).contains(&limit) {
         return Err(Error::BadRequest(format!("decisions.limit must be 1 to {DECISIONS_MAX}")));
     }
-    Ok(Subject::Decisions { limit, from: time("from", part.from)?, to: time("to", part.to)? })
+    Ok(Sample::Decisions { limit, from: time("from", part.from)?, to: time("to", part.to)? })
 }
 
 fn answer(report: &trials::Report) -> Value {
     let (mut changes, mut cannot_tell) = (Vec::new(), Vec::new());
-    for tried in &report.tried {
-        match &tried.trial {
-            Trial::Same => {}
-            Trial::Changed { now, then } => changes.push(named(
-                tried,
+    for result in &report.results {
+        match &result.comparison {
+            Comparison::Same => {}
+            Comparison::Changed { now, then } => changes.push(entry(
+                result,
                 json!({
                     "now": now,
                     "then": then.outcome,
@@ -228,29 +228,29 @@ fn answer(report: &trials::Report) -> Value {
                     "redacted_fields": then.redacted_fields,
                 }),
             )),
-            Trial::CannotTell { rules } => cannot_tell.push(named(tried, json!({ "rules": rules }))),
+            Comparison::CannotTell { rules } => cannot_tell.push(entry(result, json!({ "rules": rules }))),
         }
     }
     json!({
         "policy_version": report.policy_version,
         "counts": {
-            "examined": report.tried.len(),
+            "examined": report.results.len(),
             "changed": changes.len(),
             "cannot_tell": cannot_tell.len(),
-            "unchanged": report.tried.len() - changes.len() - cannot_tell.len(),
+            "unchanged": report.results.len() - changes.len() - cannot_tell.len(),
         },
         "changes": changes,
         "cannot_tell": cannot_tell,
     })
 }
 
-fn named(tried: &Tried, mut entry: Value) -> Value {
-    match &tried.which {
-        Which::Index(index) => entry["index"] = json!(index),
-        Which::Decision(id, recorded) => {
-            entry["decision_id"] = json!(id);
-            entry["recorded"] = json!(recorded);
+fn entry(result: &TrialResult, mut members: Value) -> Value {
+    match &result.subject {
+        Subject::Index(index) => members["index"] = json!(index),
+        Subject::Decision(id, recorded) => {
+            members["decision_id"] = json!(id);
+            members["recorded"] = json!(recorded);
         }
     }
-    entry
+    members
 }

@@ -10,7 +10,7 @@ use crate::domain::operator::Permission;
 use crate::domain::policy::document::{self, BYTES_MAX, Document, NAME_EXPECTED, RULES_MAX, is_name};
 use crate::domain::policy::glob::Cost;
 use crate::domain::policy::set::Policy;
-use crate::domain::policy::{BUILTIN_KEY, LANGUAGE, PolicySet};
+use crate::domain::policy::{BUILTIN_KEY, LANGUAGE, Outcome, PolicySet};
 use crate::domain::time::Timestamp;
 use crate::entropy;
 use crate::store::policies::{Status, Version};
@@ -28,6 +28,12 @@ const ACTIVE_BYTES_MAX: usize = 4 * BYTES_MAX;
 /// for either number (`tests/benches/micro.rs`).
 const SEARCHED_MAX: usize = 5_000;
 const WALKED_MAX: usize = 1_000;
+/// Fields of all redact rules together, and the bytes of these fields and of their rules'
+/// names. A call to which all of them apply is answered with each, and the thread that
+/// commits for everybody writes that answer: it stays below 48 KiB, escapes and all, which
+/// a socket takes at once.
+const REDACTED_FIELDS_MAX: usize = 1_000;
+const REDACTION_BYTES_MAX: usize = 16 * 1024;
 
 /// What a version that disables a policy has for a document.
 const NO_RULES: &str = r#"{"rules":[]}"#;
@@ -107,7 +113,10 @@ fn put_in_force(
     let key = version.policy_key.as_str();
     let policy = document.map(|document| Policy::new(key, version.version, document, version.body.len()));
     let after = before.with(key, policy);
-    check_limits(&after)?;
+    // Not when rules are taken back: what is left may be more than may be added today.
+    if version.status == Status::Active {
+        check_limits(&after)?;
+    }
     policies::insert(tx, version)?;
     let event = event(actor, version, before.tag(), after.tag(), now)?;
     policies::append_set(tx, after, now)?;
@@ -142,19 +151,24 @@ fn event(
 /// What is in force together stays within bounds, as each of its documents does.
 pub(super) fn check_limits(set: &PolicySet) -> Result<(), Error> {
     let policies = set.policies();
-    let rules: usize = policies.iter().map(|policy| policy.rules.len()).sum();
+    let rules = || policies.iter().flat_map(|policy| &policy.rules);
     let bytes: usize = policies.iter().map(|policy| policy.bytes).sum();
-    let globs = || policies.iter().flat_map(|policy| &policy.rules).flat_map(|rule| rule.when.globs());
+    let globs = || rules().flat_map(|rule| rule.when.globs());
     let of = |cost: Cost| globs().filter(|glob| glob.cost() == cost).count();
+    let redacting = || set.rules().iter().filter(|named| named.rule.effect == Outcome::Redact);
+    let fields = || redacting().flat_map(|named| &named.rule.redact_fields);
+    let named: usize = redacting().map(|named| &named.name).chain(fields()).map(String::len).sum();
     for (what, count, max) in [
         ("active policies", policies.len(), POLICIES_MAX),
-        ("rules", rules, RULES_MAX),
+        ("rules", rules().count(), RULES_MAX),
         ("bytes of documents", bytes, ACTIVE_BYTES_MAX),
         ("globs with no wildcard but *", of(Cost::Searched), SEARCHED_MAX),
         ("globs with a ?", of(Cost::Walked), WALKED_MAX),
+        ("fields to redact", fields().count(), REDACTED_FIELDS_MAX),
+        ("bytes of redact rules' names and fields", named, REDACTION_BYTES_MAX),
     ] {
         if count > max {
-            let message = format!("with it there would be {count} {what} in force; at most {max} may be");
+            let message = format!("this would put {count} {what} in force; the limit is {max}");
             return Err(Error::BadRequest(message));
         }
     }

@@ -28,7 +28,8 @@ pub enum Error {
     Replaced,
     /// A neighbour's failed write took the whole transaction back.
     RolledBack,
-    /// Another program has the database open.
+    /// Another program, or work of our own that did not end in time, still has the database
+    /// open.
     InUse,
     /// The operation panicked; it was rolled back.
     Panicked,
@@ -110,9 +111,10 @@ impl fmt::Display for Error {
                 f.write_str("the database file was moved or replaced while the gateway runs; restart it")
             }
             Error::RolledBack => f.write_str("the transaction was rolled back by a failed write"),
-            Error::InUse => {
-                f.write_str("another program has the database open, so its log could not be moved into it")
-            }
+            Error::InUse => f.write_str(
+                "the database is still being read, by another program or by work of the gateway that did \
+                 not end in time, so its log could not be moved into it",
+            ),
             Error::Panicked => f.write_str("the operation panicked and was rolled back"),
             Error::Closed => f.write_str("the store is closing"),
         }

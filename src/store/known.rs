@@ -19,6 +19,7 @@ use crate::domain::agent::Agent;
 use crate::domain::canon::Hash;
 use crate::domain::operator::Operator;
 use crate::domain::policy::PolicySet;
+use crate::domain::policy::builtin::Pack;
 use crate::domain::policy::set::Member;
 use crate::domain::tool::ToolAction;
 
@@ -44,13 +45,14 @@ pub(crate) struct Known {
 pub(crate) struct Compiled(Mutex<Vec<Arc<PolicySet>>>);
 
 impl Compiled {
-    /// The set of these versions; `load` makes it where it is not kept.
+    /// The set of this pack and these versions; `load` makes it where it is not kept.
     pub(crate) fn set_or<E>(
         &self,
+        pack: &Pack,
         members: &[Member],
         load: impl FnOnce() -> Result<PolicySet, E>,
     ) -> Result<Arc<PolicySet>, E> {
-        let kept = unpoisoned(&self.0).iter().find(|set| set.is_of(members)).cloned();
+        let kept = unpoisoned(&self.0).iter().find(|set| set.is_of(pack, members)).cloned();
         if let Some(set) = kept {
             return Ok(set);
         }
@@ -204,8 +206,8 @@ impl Known {
 mod tests {
     use super::*;
     use crate::domain::agent::AgentStatus;
-    use crate::domain::policy::document;
     use crate::domain::policy::set::Policy;
+    use crate::domain::policy::{builtin, document};
     use crate::domain::tool::{DefaultDecision, Risk};
 
     fn action() -> ToolAction {
@@ -301,7 +303,7 @@ mod tests {
                 *loaded = true;
                 Ok::<_, ()>(set(version))
             };
-            compiled.set_or(&members, load).expect("loaded")
+            compiled.set_or(builtin::in_force(), &members, load).expect("loaded")
         };
         for (version, expected) in [(1, true), (1, false), (2, true), (1, false), (2, false)] {
             let mut loaded = false;

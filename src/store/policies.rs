@@ -9,9 +9,9 @@ use std::sync::Arc;
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use crate::domain::policy::document;
-use crate::domain::policy::set::{Member, Policy, read_list};
-use crate::domain::policy::{BUILTIN_VERSION, LANGUAGE, PolicySet};
+use crate::domain::policy::builtin::Pack;
+use crate::domain::policy::set::{Member, Policy, read_list, split_tag};
+use crate::domain::policy::{LANGUAGE, PolicySet, builtin, document};
 use crate::domain::time::Timestamp;
 use crate::domain::words;
 
@@ -102,8 +102,8 @@ pub fn append_set(tx: &mut Tx<'_>, set: PolicySet, now: Timestamp) -> Result<(),
 pub fn known(tx: &Tx<'_>) -> Result<Arc<PolicySet>, Error> {
     let connection = tx.connection();
     let find = || {
-        let members = in_force(connection)?;
-        tx.compiled().set_or(&members, || load(connection, &members))
+        let (pack, members) = (builtin::in_force(), in_force(connection)?);
+        tx.compiled().set_or(pack, &members, || load(connection, pack, &members))
     };
     match tx.known() {
         Some(known) => known.policies_or(find),
@@ -117,27 +117,39 @@ pub(super) fn known_or_loaded(known: &Known, view: &Connection) -> Result<Arc<Po
     match known.policies() {
         Some(policies) => Ok(policies),
         None => {
-            let members = in_force(view)?;
-            known.compiled().set_or(&members, || load(view, &members))
+            let (pack, members) = (builtin::in_force(), in_force(view)?);
+            known.compiled().set_or(pack, &members, || load(view, pack, &members))
         }
     }
 }
 
-/// The set that a decision names.
+/// The set that a decision names, with the pack that was in force then.
 pub fn find_set(tx: &Tx<'_>, tag: &str) -> Result<Arc<PolicySet>, Error> {
     let connection = tx.connection();
-    if tag == BUILTIN_VERSION {
-        return Ok(Arc::new(PolicySet::default()));
-    }
-    let list: Option<String> = connection
-        .prepare_cached("SELECT list FROM policy_sets WHERE tag = ?1 LIMIT 1")
-        .and_then(|mut row| row.query_row([tag], |row| row.get(0)).optional())
-        .map_err(Error::cannot("find the policies of a decision"))?;
-    let members = match list {
-        Some(list) => members(&list)?,
-        None => return Err(Error::Corrupt(format!("no policies are recorded under {tag:?}"))),
+    let unknown = || Error::Corrupt(format!("no policies are recorded under {tag:?}"));
+    let (pack, digits) = split_tag(tag);
+    let pack = builtin::find(pack).ok_or_else(unknown)?;
+    let members = match digits {
+        Some(digits) => members(&find_list(connection, digits)?.ok_or_else(unknown)?)?,
+        None => Vec::new(),
     };
-    tx.compiled().set_or(&members, || load(connection, &members))
+    tx.compiled().set_or(pack, &members, || load(connection, pack, &members))
+}
+
+/// The list of these digits. It is stored once, under the pack of the program that put it in
+/// force, and decides under every later one.
+fn find_list(connection: &Connection, digits: &str) -> Result<Option<String>, Error> {
+    for pack in builtin::released() {
+        let tag = format!("{}+{digits}", pack.version);
+        let list = connection
+            .prepare_cached("SELECT list FROM policy_sets WHERE tag = ?1 LIMIT 1")
+            .and_then(|mut row| row.query_row([tag], |row| row.get(0)).optional())
+            .map_err(Error::cannot("find the policies of a decision"))?;
+        if list.is_some() {
+            return Ok(list);
+        }
+    }
+    Ok(None)
 }
 
 fn in_force(connection: &Connection) -> Result<Vec<Member>, Error> {
@@ -152,9 +164,9 @@ fn members(list: &str) -> Result<Vec<Member>, Error> {
     read_list(list).ok_or_else(|| Error::Corrupt("a list of policies cannot be read".to_owned()))
 }
 
-fn load(connection: &Connection, members: &[Member]) -> Result<PolicySet, Error> {
+fn load(connection: &Connection, pack: &Arc<Pack>, members: &[Member]) -> Result<PolicySet, Error> {
     let policies = members.iter().map(|member| load_one(connection, member));
-    Ok(PolicySet::new(policies.collect::<Result<_, Error>>()?))
+    Ok(PolicySet::beside(pack, policies.collect::<Result<_, Error>>()?))
 }
 
 fn load_one(connection: &Connection, member: &Member) -> Result<Policy, Error> {
@@ -254,4 +266,65 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Version> {
         created_by: row.get(8)?,
         created_at: row.get(9)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::guard::Layout;
+    use crate::store::{Store, connection, files, migrate};
+
+    const NOW: Timestamp = Timestamp::from_micros(1_780_000_000_000_000);
+    const BODY: &str = r#"{"rules":[{"id":"r","effect":"redact","when":{},"redact_fields":["pin"]}]}"#;
+
+    fn version() -> Version {
+        Version {
+            id: "v".to_owned(),
+            policy_key: "p".to_owned(),
+            version: 1,
+            name: "n".to_owned(),
+            language: LANGUAGE.to_owned(),
+            status: Status::Active,
+            body: BODY.to_owned(),
+            reason: None,
+            created_by: "operator".to_owned(),
+            created_at: NOW.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_set_is_found_with_the_pack_that_decided_whichever_it_was_put_in_force_beside() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.db");
+        files::create_private_file(&path).expect("created");
+        migrate::create(&mut connection::creator(&path).expect("it opens"), NOW).expect("made");
+        let store = Store::open(&Layout::of(&path).expect("a layout"), NOW).expect("it opens");
+        let policy = || Policy::new("p", 1, document::parse(BODY).expect("a document"), BODY.len());
+        let pack = |version| builtin::find(version).expect("a pack");
+        store
+            .write(move |tx| {
+                insert(tx, &version())?;
+                append_set(tx, PolicySet::beside(pack("builtin-0"), vec![policy()]), NOW)
+            })
+            .expect("written");
+        let fields = move |tag: String| {
+            store.write(move |tx| {
+                let set = find_set(tx, &tag)?;
+                assert_eq!(set.tag(), tag);
+                let names = ["read_redacted", "credential_read_redacted", "p/r"];
+                Ok::<_, Error>(set.fields_of(names.into_iter()))
+            })
+        };
+        for (version, own) in
+            [("builtin-0", &["old"][..]), ("builtin-1", &["api_key", "password", "secret", "token"])]
+        {
+            assert_eq!(fields(version.to_owned()).expect("found"), own);
+            let both = PolicySet::beside(pack(version), vec![policy()]).tag().to_owned();
+            assert_eq!(fields(both).expect("found"), [own, &["pin"]].concat());
+        }
+        for unknown in ["builtin-9", "builtin-1+000000000000", "builtin-9+000000000000"] {
+            let found = fields(unknown.to_owned());
+            assert!(matches!(found, Err(Error::Corrupt(_))), "{unknown}: {found:?}");
+        }
+    }
 }

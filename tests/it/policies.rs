@@ -7,15 +7,19 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use aegis_gateway::clock::SystemClock;
+use aegis_gateway::clock::{Clock, SystemClock};
 use aegis_gateway::domain::canon::Hash;
+use aegis_gateway::domain::policy::document as policy_document;
+use aegis_gateway::domain::policy::set::Policy;
 use aegis_gateway::service::operators::Actor;
 use aegis_gateway::service::{self, policies};
 use aegis_gateway::startup::{self, Options};
 use aegis_gateway::store;
+use aegis_gateway::store::guard::Guard;
 
 use crate::support::{
     Agent, Answer, Gateway, Home, assert_failure, decide, dump, sha256, try_request, verified, verify,
+    wait_until,
 };
 
 const POLICIES: &str = "/v1/policies";
@@ -638,6 +642,46 @@ fn a_trial_that_does_not_fit_is_refused() {
 }
 
 #[test]
+fn a_stop_ends_a_trial_which_holds_no_view_while_it_decides() {
+    let home = Home::new();
+    let gateway = home.start();
+    let agent = gateway.agent("a");
+    let long = "a".repeat(8192);
+    for _ in 0..400 {
+        assert_eq!(ask(&agent, &json!({"resource": long})).status, 200);
+    }
+    // Each of them is nearly what every decision acted upon, so that each takes long.
+    let globs: Vec<String> = (0..100).map(|number| format!("*aaaaaaaa?b*{number}*")).collect();
+    let slow = |number: usize| {
+        rule(&format!("r{number}"), "deny", json!({"resource": globs, "parameters": {"n": number}}))
+    };
+    let draft = json!({"body": document(&[slow(0), slow(1), slow(2)]), "decisions": {"limit": 400}});
+    let answer = std::thread::scope(|scope| {
+        let attempt = |body: &Value| gateway.operator("POST", "/v1/policies/test", Some(body));
+        let is_busy = |answer: &Answer| answer.body["message"] == "another trial is running";
+        let trial = scope.spawn(move || {
+            // Another one may be running at first: the one by which this one is seen to run.
+            std::iter::repeat_with(|| attempt(&draft)).find(|answer| !is_busy(answer)).expect("endless")
+        });
+        let short = json!({"body": document(&[rule("r", "deny", json!({}))]), "decisions": {"limit": 1}});
+        wait_until("the trial runs", || is_busy(&attempt(&short)));
+        let database = rusqlite::Connection::open(home.database()).expect("a database");
+        wait_until("the log can begin anew beside it", || {
+            let checkpoint = "PRAGMA wal_checkpoint(TRUNCATE)";
+            let busy: bool = database.query_row(checkpoint, [], |row| row.get(0)).expect("a checkpoint");
+            !busy
+        });
+        assert!(!trial.is_finished(), "it must outlast what is tried beside it");
+        gateway.signal("TERM");
+        trial.join().expect("an answer")
+    });
+    assert_failure(&answer, 503, "ServiceUnavailable");
+    assert_eq!(answer.body["message"], "the gateway is stopping");
+    assert_eq!(gateway.wait(), 0, "stopped cleanly");
+    assert!(!home.beside("-wal").exists());
+}
+
+#[test]
 fn two_thousand_rules_are_accepted_and_more_than_may_be_in_force_are_not() {
     let home = Home::new();
     let gateway = home.start();
@@ -682,6 +726,99 @@ fn globs_that_every_call_is_tried_on_are_limited() {
 }
 
 #[test]
+fn fields_to_redact_are_limited_so_that_every_answer_stays_small() {
+    let home = Home::new();
+    let gateway = home.start();
+    let agent = gateway.agent("a");
+    // Four bytes a character here, two bytes for each quotation mark in the answer.
+    let redacting = |rules: usize, field: &dyn Fn(usize) -> String| -> Vec<Value> {
+        let one = |number: usize| {
+            let fields: Vec<String> = (0..100).map(|at| field(100 * number + at)).collect();
+            json!({"id": format!("r{number}"), "effect": "redact", "when": {}, "redact_fields": fields,
+                   "reason": "\u{1f600}".repeat(1024)})
+        };
+        (0..rules).map(one).collect()
+    };
+    let longest = |number: usize| format!("{}{number:03}", "\"".repeat(13));
+    put(&gateway, "p", &redacting(10, &longest));
+    let trust = "\u{1}".repeat(512);
+    let call = json!({"mutates_state": false, "action": "read", "source_trust": trust, "request_id": "1"});
+    for answer in [ask(&agent, &call), ask(&agent, &call)] {
+        assert_eq!(outcome(&answer), "redact");
+        assert_eq!(answer.body["redacted_fields"].as_array().map(Vec::len), Some(1000));
+        assert!((32 << 10..48 << 10).contains(&answer.raw.len()), "{}", answer.raw.len());
+    }
+    let one_more = json!({"id": "r", "effect": "redact", "when": {}, "redact_fields": ["f"]});
+    let too_long = |number: usize| format!("{}{number:03}", "x".repeat(14));
+    for (key, rules, says) in [
+        ("q", vec![one_more], "1001 fields to redact"),
+        ("p", redacting(10, &too_long), "bytes of redact rules' names and fields"),
+    ] {
+        let answer = post(&gateway, key, &document(&rules));
+        assert_failure(&answer, 400, "BadRequest");
+        assert!(answer.body["message"].as_str().is_some_and(|message| message.contains(says)), "{answer:?}");
+    }
+}
+
+#[test]
+fn a_policy_can_be_disabled_although_more_is_left_in_force_than_may_be_added() {
+    let home = Home::new();
+    let (gateway, guard) = in_process(&home);
+    let redact = |key: &str| {
+        let fields: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+        let rule = |number: usize| json!({"id": format!("{key}{number}"), "effect": "redact", "when": {}, "redact_fields": fields});
+        document(&(0..11).map(rule).collect::<Vec<_>>())
+    };
+    // As a program with other limits may have left it.
+    let left = gateway.store.write(move |tx| {
+        let mut set = store::policies::known(tx)?.with("none", None);
+        for key in ["p", "q"] {
+            let body = redact(key);
+            let parsed = policy_document::parse(&body).expect("a document");
+            set = set.with(key, Some(Policy::new(key, 1, parsed, body.len())));
+            store::policies::insert(tx, &version(key, body))?;
+        }
+        store::policies::append_set(tx, set, SystemClock.now())
+    });
+    left.expect("written");
+    let refused = policies::create(
+        &gateway,
+        Actor::configured(),
+        "r".to_owned(),
+        "n".to_owned(),
+        document(&[rule("r", "deny", json!({}))]),
+    );
+    assert!(matches!(refused, Err(service::Error::BadRequest(_))), "{refused:?}");
+    policies::disable(&gateway, Actor::configured(), "p", None).expect("disabled");
+    gateway.store.close().expect("closed");
+    guard.release().expect("released");
+}
+
+fn version(key: &str, body: String) -> store::policies::Version {
+    store::policies::Version {
+        id: key.to_owned(),
+        policy_key: key.to_owned(),
+        version: 1,
+        name: key.to_owned(),
+        language: "aegis-rules-1".to_owned(),
+        status: store::policies::Status::Active,
+        body,
+        reason: None,
+        created_by: "operator".to_owned(),
+        created_at: SystemClock.now().to_string(),
+    }
+}
+
+/// A gateway without a server.
+fn in_process(home: &Home) -> (service::Gateway, Guard) {
+    let clock = std::sync::Arc::new(SystemClock);
+    let started = startup::start(&Options::new(&home.path("a.db"), &home.path("backups")), &*clock)
+        .expect("a new database");
+    let gateway = service::Gateway::new(started.store, clock, started.backups, Hash::of(b"configured"));
+    (gateway, started.guard)
+}
+
+#[test]
 fn a_decision_names_fifty_rules_and_how_many_more() {
     let home = Home::new();
     let gateway = home.start();
@@ -723,10 +860,7 @@ fn changes_at_once_make_versions_without_gaps_and_one_set_each() {
 #[test]
 fn a_reader_whose_view_is_old_does_not_bring_old_policies_back() {
     let home = Home::new();
-    let clock = std::sync::Arc::new(SystemClock);
-    let started = startup::start(&Options::new(&home.path("a.db"), &home.path("backups")), &*clock)
-        .expect("a new database");
-    let gateway = service::Gateway::new(started.store, clock, started.backups, Hash::of(b"configured"));
+    let (gateway, guard) = in_process(&home);
     let create = |rules: &[Value]| {
         let (key, name) = ("p".to_owned(), "n".to_owned());
         policies::create(&gateway, Actor::configured(), key, name, document(rules)).expect("created");
@@ -749,5 +883,5 @@ fn a_reader_whose_view_is_old_does_not_bring_old_policies_back() {
     let deciding = gateway.store.write(|tx| store::policies::known(tx).map(|set| set.tag().to_owned()));
     assert_eq!(deciding.expect("read"), second);
     gateway.store.close().expect("closed");
-    started.guard.release().expect("released");
+    guard.release().expect("released");
 }

@@ -4,7 +4,7 @@
 //! one must. Tools and actions are compared in their normalised form, everything else
 //! exactly as it came.
 
-use super::Question;
+use super::PolicyInput;
 use super::glob::Glob;
 use crate::domain::agent::RiskTier;
 use crate::domain::json::Json;
@@ -51,23 +51,29 @@ impl Conditions {
             .flatten()
     }
 
+    /// Whether they hold for nothing but what is denied in any case.
+    pub(super) fn only_untrusted_mutations(&self) -> bool {
+        let untrusted = |levels: &Vec<TrustLevel>| levels.iter().all(|level| *level > TrustLevel::Customer);
+        self.mutates_state == Some(true) && self.source_trust.as_ref().is_some_and(untrusted)
+    }
+
     /// Whether all of them hold.
-    pub fn hold(&self, question: &Question<'_>) -> bool {
-        self.hold_but_for_parameters(question)
-            && self.parameters.iter().all(|parameter| parameter.holds(&question.call.parameters))
+    pub fn matches(&self, input: &PolicyInput<'_>) -> bool {
+        self.matches_but_for_parameters(input)
+            && self.parameters.iter().all(|parameter| parameter.matches(&input.call.parameters))
     }
 
     /// Whether all of them hold, as far as is known where the parameters are not. What is
     /// cheap comes first.
-    pub fn hold_but_for_parameters(&self, question: &Question<'_>) -> bool {
-        let resource = question.call.resource.as_deref().unwrap_or("");
-        self.mutates_state.is_none_or(|mutating| mutating == question.mutating)
-            && self.source_trust.as_ref().is_none_or(|levels| levels.contains(&question.trust))
-            && self.risk_tier.as_ref().is_none_or(|tiers| tiers.contains(&question.tier))
-            && any(self.tool.as_ref(), question.tool_key)
-            && any(self.action.as_ref(), question.action_key)
-            && any(self.agent.as_ref(), question.agent_key)
-            && any(self.environment.as_ref(), question.environment)
+    pub fn matches_but_for_parameters(&self, input: &PolicyInput<'_>) -> bool {
+        let resource = input.call.resource.as_deref().unwrap_or("");
+        self.mutates_state.is_none_or(|mutating| mutating == input.mutating)
+            && self.source_trust.as_ref().is_none_or(|levels| levels.contains(&input.trust))
+            && self.risk_tier.as_ref().is_none_or(|tiers| tiers.contains(&input.tier))
+            && any(self.tool.as_ref(), input.tool_key)
+            && any(self.action.as_ref(), input.action_key)
+            && any(self.agent.as_ref(), input.agent_key)
+            && any(self.environment.as_ref(), input.environment)
             && any(self.resource.as_ref(), resource)
     }
 }
@@ -77,7 +83,7 @@ fn any(globs: Option<&Vec<Glob>>, text: &str) -> bool {
 }
 
 impl Parameter {
-    fn holds(&self, parameters: &Json) -> bool {
+    fn matches(&self, parameters: &Json) -> bool {
         at(parameters, &self.path) == Some(&self.value)
     }
 }
@@ -124,8 +130,8 @@ mod tests {
         }
     }
 
-    fn question(call: &ToolCall) -> Question<'_> {
-        Question {
+    fn input(call: &ToolCall) -> PolicyInput<'_> {
+        PolicyInput {
             call,
             tool_key: "pay ments",
             action_key: "refund",
@@ -138,7 +144,7 @@ mod tests {
     }
 
     fn holds(when: &str) -> bool {
-        conditions(when).hold(&question(&call(Some("acct/7"))))
+        conditions(when).matches(&input(&call(Some("acct/7"))))
     }
 
     #[test]
@@ -209,8 +215,8 @@ mod tests {
         let call = call(None);
         for (word, expected) in [("unknown", true), ("malicious_suspected", false)] {
             let when = conditions(&format!(r#"{{"source_trust":"{word}"}}"#));
-            let question = Question { trust: TrustLevel::Unrecognized, ..question(&call) };
-            assert_eq!(when.hold(&question), expected, "{word}");
+            let input = PolicyInput { trust: TrustLevel::Unrecognized, ..input(&call) };
+            assert_eq!(when.matches(&input), expected, "{word}");
         }
     }
 
@@ -218,7 +224,7 @@ mod tests {
     fn a_call_without_a_resource_has_the_empty_one() {
         let call = call(None);
         for (when, expected) in [(r#"{"resource":"*"}"#, true), (r#"{"resource":"?*"}"#, false)] {
-            assert_eq!(conditions(when).hold(&question(&call)), expected, "{when}");
+            assert_eq!(conditions(when).matches(&input(&call)), expected, "{when}");
         }
     }
 }

@@ -1,17 +1,19 @@
 //! Policies: what an operator, beside the built-in pack, asks of calls.
 //!
-//! A rule looks at one [`Question`] and names an outcome. Rules never cancel each
+//! A rule looks at one [`PolicyInput`] and names an outcome. Rules never cancel each
 //! other: the most restrictive outcome of all that apply is the answer, so adding
 //! a rule, or a whole document, can only tighten. An `allow` takes nothing back: it
 //! names itself where the outcome is `allow`, and does nothing anywhere else.
 //!
-//! [`document`] reads rules from JSON, [`matching`] says which apply, [`set`] holds
-//! what is in force under one tag, [`builtin`] is the pack that always is.
+//! [`document`] reads rules from JSON, [`matching`] says when one applies, [`rules`] finds
+//! those that do, [`set`] holds what is in force under one tag, [`builtin`] is the pack that
+//! always is.
 
 pub mod builtin;
 pub mod document;
 pub mod glob;
 pub mod matching;
+pub mod rules;
 pub mod set;
 pub mod trial;
 
@@ -48,7 +50,7 @@ words! {
 
 /// What a rule may look at.
 #[derive(Debug, Clone, Copy)]
-pub struct Question<'a> {
+pub struct PolicyInput<'a> {
     /// The call as the caller wrote it.
     pub call: &'a ToolCall,
     /// Normalised name of the tool.

@@ -6,18 +6,15 @@
 //! SHA-256 of the set's canonical list: for each active policy, by key, its key, its
 //! version and the SHA-256 of its document's canonical form. The list is stored under the
 //! tag and the documents under key and version, so that whoever holds a receipt can read
-//! every rule that decided it.
-//!
-//! # Performance
-//! Rules that name their tools, or else their actions, without a wildcard are found by
-//! that name; only the others are looked at with every call.
+//! every rule that decided it. A program with a later pack decides by the same list under a
+//! tag of its own: the digits are the same, and lead to the list.
 
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
+use super::builtin::Pack;
 use super::document::Document;
-use super::glob::Glob;
-use super::{BUILTIN_VERSION, Outcome, Question, Rule, builtin};
+use super::rules::{NamedRule, Rules, united};
+use super::{Outcome, PolicyInput, Rule, builtin};
 use crate::domain::canon::{self, Hash};
 use crate::domain::json::{Json, Number};
 
@@ -51,98 +48,11 @@ impl Policy {
     }
 }
 
-/// A rule under the name that decisions record.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Named {
-    /// The rule's id, after its policy's key and a slash where it is not built in.
-    pub name: String,
-    /// The rule.
-    pub rule: Arc<Rule>,
-}
-
-impl Named {
-    /// Why, for people.
-    pub fn reason(&self) -> String {
-        self.rule.reason.clone().unwrap_or_else(|| format!("rule {} applies", self.name))
-    }
-}
-
-/// Rules in their order, with an index.
-#[derive(Debug, Clone, Default)]
-pub struct Rules {
-    all: Vec<Named>,
-    by_tool: HashMap<String, Vec<usize>>,
-    by_action: HashMap<String, Vec<usize>>,
-    unindexed: Vec<usize>,
-}
-
-impl Rules {
-    fn new(all: Vec<Named>) -> Self {
-        let mut rules = Rules { all: Vec::new(), ..Rules::default() };
-        for (at, named) in all.iter().enumerate() {
-            let when = &named.rule.when;
-            if let Some(names) = exact(when.tool.as_ref()) {
-                names.for_each(|name| rules.by_tool.entry(name).or_default().push(at));
-            } else if let Some(names) = exact(when.action.as_ref()) {
-                names.for_each(|name| rules.by_action.entry(name).or_default().push(at));
-            } else {
-                rules.unindexed.push(at);
-            }
-        }
-        Rules { all, ..rules }
-    }
-
-    /// The rules that apply, in their order.
-    pub fn applying(&self, question: &Question<'_>) -> Vec<&Named> {
-        self.filtered(question, |rule| rule.when.hold(question))
-    }
-
-    fn filtered(&self, question: &Question<'_>, applies: impl Fn(&Rule) -> bool) -> Vec<&Named> {
-        let by_tool = self.by_tool.get(question.tool_key);
-        let by_action = self.by_action.get(question.action_key);
-        let candidates = by_tool.into_iter().chain(by_action).flatten().chain(&self.unindexed);
-        let mut found: Vec<usize> = candidates.copied().filter(|&at| applies(&self.all[at].rule)).collect();
-        found.sort_unstable();
-        found.into_iter().map(|at| &self.all[at]).collect()
-    }
-
-    /// The rules of these names.
-    pub fn named<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<&Named> {
-        let names: std::collections::HashSet<&str> = names.collect();
-        self.all.iter().filter(|rule| names.contains(rule.name.as_str())).collect()
-    }
-
-    /// The same rules where every condition on parameters holds, or none does.
-    fn assuming(&self, parameters_hold: bool) -> Self {
-        let assume = |named: &Named| {
-            if named.rule.when.parameters.is_empty() {
-                return Some(named.clone());
-            }
-            let mut rule = Rule::clone(&named.rule);
-            rule.when.parameters.clear();
-            parameters_hold.then(|| Named { name: named.name.clone(), rule: Arc::new(rule) })
-        };
-        Rules::new(self.all.iter().filter_map(assume).collect())
-    }
-}
-
-/// The texts, where all globs are without a wildcard.
-fn exact(globs: Option<&Vec<Glob>>) -> Option<impl Iterator<Item = String>> {
-    let names: Vec<String> =
-        globs?.iter().map(|glob| glob.exact().map(str::to_owned)).collect::<Option<_>>()?;
-    Some(names.into_iter())
-}
-
-static PACK: LazyLock<Arc<Rules>> = LazyLock::new(|| {
-    let named = |rule: &Rule| Named { name: rule.id.clone(), rule: Arc::new(rule.clone()) };
-    Arc::new(Rules::new(builtin::document().rules.iter().map(named).collect()))
-});
-
 /// Everything that is in force.
 #[derive(Debug, Clone)]
 pub struct PolicySet {
     tag: String,
-    pack: Arc<Rules>,
+    pack: Arc<Pack>,
     policies: Vec<Policy>,
     rules: Rules,
 }
@@ -156,23 +66,30 @@ impl Default for PolicySet {
 
 impl PolicySet {
     /// The built-in pack and these policies; their order is that of their keys.
-    pub fn new(mut policies: Vec<Policy>) -> Self {
+    pub fn new(policies: Vec<Policy>) -> Self {
+        Self::beside(builtin::in_force(), policies)
+    }
+
+    /// The same with a pack that may be an earlier one.
+    pub fn beside(pack: &Arc<Pack>, mut policies: Vec<Policy>) -> Self {
         policies.sort_by(|a, b| a.member.policy_key.cmp(&b.member.policy_key));
         let named = |policy: &Policy| {
             let key = policy.member.policy_key.clone();
-            let named =
-                move |rule: &Arc<Rule>| Named { name: format!("{key}/{}", rule.id), rule: Arc::clone(rule) };
+            let named = move |rule: &Arc<Rule>| NamedRule {
+                name: format!("{key}/{}", rule.id),
+                rule: Arc::clone(rule),
+            };
             policy.rules.iter().map(named).collect::<Vec<_>>()
         };
         let rules = Rules::new(policies.iter().flat_map(named).collect());
-        let tag = tag(&list(policies.iter().map(|policy| &policy.member)));
-        PolicySet { tag, pack: Arc::clone(&PACK), policies, rules }
+        let tag = tag(pack.version, &list(policies.iter().map(|policy| &policy.member)));
+        PolicySet { tag, pack: Arc::clone(pack), policies, rules }
     }
 
     /// The same with another version of a policy, or without it.
     pub fn with(&self, policy_key: &str, policy: Option<Policy>) -> Self {
         let others = self.policies.iter().filter(|other| other.member.policy_key != policy_key);
-        PolicySet::new(others.cloned().chain(policy).collect())
+        PolicySet::beside(&self.pack, others.cloned().chain(policy).collect())
     }
 
     /// What names it in receipts.
@@ -182,7 +99,7 @@ impl PolicySet {
 
     /// The built-in pack's rules.
     pub fn pack(&self) -> &Rules {
-        &self.pack
+        &self.pack.rules
     }
 
     /// The operator's rules.
@@ -201,29 +118,40 @@ impl PolicySet {
     }
 
     /// Whether it is made of exactly these.
-    pub fn is_of(&self, members: &[Member]) -> bool {
-        self.policies.iter().map(|policy| &policy.member).eq(members)
+    pub fn is_of(&self, pack: &Pack, members: &[Member]) -> bool {
+        self.pack.version == pack.version && self.policies.iter().map(|policy| &policy.member).eq(members)
     }
 
     /// Every rule, built in or not, that may apply and matter for all that is known without
     /// the call's parameters. An `allow` never matters.
-    pub fn undecided(&self, question: &Question<'_>) -> Vec<&Named> {
+    pub fn undecided(&self, input: &PolicyInput<'_>) -> Vec<&NamedRule> {
         let undecided = |rule: &Rule| {
             rule.effect > Outcome::Allow
                 && !rule.when.parameters.is_empty()
-                && rule.when.hold_but_for_parameters(question)
+                && rule.when.matches_but_for_parameters(input)
         };
-        let mut found = self.pack.filtered(question, undecided);
-        found.extend(self.rules.filtered(question, undecided));
+        let mut found = self.pack.rules.filtered(input, undecided);
+        found.extend(self.rules.filtered(input, undecided));
+        found
+    }
+
+    /// Every rule, built in or not, that names a group and may apply for all that is known
+    /// without the call's parameters. Of those that do, the first one's group is to approve.
+    pub fn approvers(&self, input: &PolicyInput<'_>) -> Vec<&NamedRule> {
+        let names_group =
+            |rule: &Rule| rule.approver_group.is_some() && rule.when.matches_but_for_parameters(input);
+        let mut found = self.rules.filtered(input, names_group);
+        found.extend(self.pack.rules.filtered(input, names_group).into_iter().rev());
         found
     }
 
     /// The same set where every condition on parameters holds, or none does. It decides
     /// nothing that is recorded.
     pub fn assuming(&self, parameters_hold: bool) -> Self {
+        let pack = Pack { version: self.pack.version, rules: self.pack.rules.assuming(parameters_hold) };
         PolicySet {
             tag: self.tag.clone(),
-            pack: Arc::new(self.pack.assuming(parameters_hold)),
+            pack: Arc::new(pack),
             policies: self.policies.clone(),
             rules: self.rules.assuming(parameters_hold),
         }
@@ -231,20 +159,9 @@ impl PolicySet {
 
     /// What the redact rules of these names leave out, each field once.
     pub fn fields_of<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
-        let rules = self.pack.named(names.clone()).into_iter().chain(self.rules.named(names));
+        let rules = self.pack.rules.named(names.clone()).into_iter().chain(self.rules.named(names));
         united(rules.map(|named| &*named.rule))
     }
-}
-
-/// What these rules leave out, each field once.
-pub fn united<'a>(rules: impl Iterator<Item = &'a Rule>) -> Vec<String> {
-    let mut fields: Vec<String> = Vec::new();
-    for field in rules.flat_map(|rule| &rule.redact_fields) {
-        if !fields.contains(field) {
-            fields.push(field.clone());
-        }
-    }
-    fields
 }
 
 fn list<'a>(members: impl Iterator<Item = &'a Member>) -> String {
@@ -259,10 +176,21 @@ fn list<'a>(members: impl Iterator<Item = &'a Member>) -> String {
     String::from_utf8(bytes).expect("canonical form is UTF-8")
 }
 
-fn tag(list: &str) -> String {
+/// Digits of the list's SHA-256 in a tag.
+const TAG_DIGITS: usize = 12;
+
+fn tag(pack: &str, list: &str) -> String {
     match list {
-        "[]" => BUILTIN_VERSION.to_owned(),
-        list => format!("{BUILTIN_VERSION}+{}", &Hash::of(list.as_bytes()).to_string()[..12]),
+        "[]" => pack.to_owned(),
+        list => format!("{pack}+{}", &Hash::of(list.as_bytes()).to_string()[..TAG_DIGITS]),
+    }
+}
+
+/// The version of the pack in a tag, and the digits of the list, where there is one.
+pub fn split_tag(tag: &str) -> (&str, Option<&str>) {
+    match tag.split_once('+') {
+        Some((pack, digits)) => (pack, Some(digits)),
+        None => (tag, None),
     }
 }
 
@@ -284,10 +212,7 @@ pub fn read_list(text: &str) -> Option<Vec<Member>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::action::ToolCall;
-    use crate::domain::agent::RiskTier;
     use crate::domain::policy::document;
-    use crate::domain::trust::TrustLevel;
 
     fn policy(key: &str, version: i64, rules: &str) -> Policy {
         let document = document::parse(&format!(r#"{{"rules":[{rules}]}}"#)).expect(rules);
@@ -310,42 +235,11 @@ mod tests {
         }
         assert_eq!(one.with("a", None).with("b", None).tag(), "builtin-1");
         let members = read_list(&one.list()).expect("its own list");
-        assert!(one.is_of(&members));
-        assert!(!one.is_of(&members[..1]));
+        let [earlier, pack] =
+            ["builtin-0", "builtin-1"].map(|version| builtin::find(version).expect("a pack"));
+        assert!(one.is_of(pack, &members));
+        assert!(!one.is_of(pack, &members[..1]));
+        assert!(!one.is_of(earlier, &members));
         assert_eq!(read_list(r#"[{"policy_key":"a","version":1}]"#), None);
-    }
-
-    #[test]
-    fn the_index_finds_each_rule_that_applies_once_and_in_order() {
-        let rules = r#"{"id":"glob","effect":"deny","when":{"tool":"t*"}},
-            {"id":"by-action","effect":"deny","when":{"action":["x","y"]}},
-            {"id":"by-tool","effect":"deny","when":{"tool":["t","u"],"action":"x"}},
-            {"id":"other","effect":"deny","when":{"tool":"v"}},
-            {"id":"any","effect":"deny","when":{}},
-            {"id":"half","effect":"deny","when":{"tool":["t","w*"]}}"#;
-        let set = PolicySet::new(vec![policy("a", 1, rules)]);
-        let call = ToolCall {
-            tool: "T".into(),
-            action: "X".into(),
-            resource: None,
-            mutates_state: false,
-            parameters: Json::Null,
-        };
-        let question = Question {
-            call: &call,
-            tool_key: "t",
-            action_key: "x",
-            agent_key: "k",
-            mutating: false,
-            trust: TrustLevel::Unknown,
-            tier: RiskTier::Low,
-            environment: "e",
-        };
-        let names = |question: &Question<'_>| {
-            let applying = set.rules().applying(question);
-            applying.iter().map(|named| named.name.clone()).collect::<Vec<_>>()
-        };
-        assert_eq!(names(&question), ["a/glob", "a/by-action", "a/by-tool", "a/any", "a/half"]);
-        assert_eq!(names(&Question { tool_key: "v", action_key: "z", ..question }), ["a/other", "a/any"]);
     }
 }

@@ -1,22 +1,25 @@
 //! What a draft would change: one call, decided by two sets of policies.
 //!
 //! Of a recorded decision the parameters are not kept. Where the rules that look at them
-//! could make a difference, the answer is [`Trial::CannotTell`]: an outcome is never
+//! could make a difference, the answer is [`Comparison::CannotTell`]: an outcome is never
 //! guessed.
 
-use super::Outcome;
-use super::set::{Named, PolicySet};
-use crate::domain::action::ToolCall;
-use crate::domain::decision::{Facts, Verdict, decide};
+use std::collections::BTreeSet;
 
-/// Two sets, and what of them is needed where parameters are not known.
+use super::Outcome;
+use super::rules::NamedRule;
+use super::set::PolicySet;
+use crate::domain::action::ToolCall;
+use crate::domain::decision::{Facts, Verdict, decide, shortened};
+
+/// What is in force and what would be, ready to be compared call by call.
 #[derive(Debug)]
-pub struct Sets {
+pub struct PolicyPair {
     now: Bounds,
     then: Bounds,
 }
 
-/// A set, and what it would be if no condition on parameters held, or every one.
+/// A set, and what it would be if no condition on parameters held, or each of them did.
 #[derive(Debug)]
 struct Bounds {
     set: PolicySet,
@@ -24,20 +27,46 @@ struct Bounds {
     every: PolicySet,
 }
 
+/// What a set may decide of a call whose parameters are not known.
+struct Range<'a> {
+    /// What is decided where no condition on parameters holds.
+    least: Verdict,
+    /// The rules whose conditions on parameters may hold or not.
+    undecided: Vec<&'a NamedRule>,
+    /// Of these, the ones whose group would take the place of the one in `least`.
+    approvers: Vec<&'a NamedRule>,
+    /// Whether all of it is decided, whichever of them hold.
+    is_certain: bool,
+}
+
 impl Bounds {
     fn new(set: PolicySet) -> Self {
         Bounds { none: set.assuming(false), every: set.assuming(true), set }
     }
 
-    /// Whether the parameters of a call could matter.
-    fn depends(&self, call: &ToolCall, facts: &Facts<'_>) -> bool {
-        !is_same(&decide_by(&self.none, call, facts), &decide_by(&self.every, call, facts))
+    /// Outcome and fields only grow with the rules that hold, so that they are certain where
+    /// none and all of them make the same. The group does not: the first rule that holds
+    /// names it, and any of the undecided ones before a certain one may be that.
+    fn range(&self, call: &ToolCall, facts: &Facts<'_>) -> Range<'_> {
+        let input = facts.policy_input(call);
+        let least = decide_by(&self.none, call, facts);
+        let undecided = self.set.undecided(&input);
+        if undecided.is_empty() {
+            return Range { least, undecided, approvers: Vec::new(), is_certain: true };
+        }
+        let approvers = self.set.approvers(&input).into_iter();
+        let approvers: Vec<_> =
+            approvers.take_while(|named| !named.rule.when.parameters.is_empty()).collect();
+        let names_least = |named: &&NamedRule| named.rule.approver_group == least.approver_group;
+        let is_certain = is_same(&least, &decide_by(&self.every, call, facts))
+            && (least.approver_group.is_none() || approvers.iter().all(names_least));
+        Range { least, undecided, approvers, is_certain }
     }
 }
 
 /// What the draft would do to a call.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Trial {
+pub enum Comparison {
     /// The same is decided.
     Same,
     /// Something else is decided.
@@ -49,15 +78,15 @@ pub enum Trial {
     },
     /// It depends on parameters that are not known.
     CannotTell {
-        /// The rules that look at them.
+        /// The rules that look at them, as many as a decision names.
         rules: Vec<String>,
     },
 }
 
-impl Sets {
+impl PolicyPair {
     /// What is in force, and what would be.
     pub fn new(now: PolicySet, then: PolicySet) -> Self {
-        Sets { now: Bounds::new(now), then: Bounds::new(then) }
+        PolicyPair { now: Bounds::new(now), then: Bounds::new(then) }
     }
 
     /// What is in force.
@@ -66,56 +95,50 @@ impl Sets {
     }
 
     /// Compares for a whole call. The policies of `facts` do not count.
-    pub fn compare(&self, call: &ToolCall, facts: &Facts<'_>) -> Trial {
-        compare_by(&self.now.set, &self.then.set, call, facts)
+    pub fn compare(&self, call: &ToolCall, facts: &Facts<'_>) -> Comparison {
+        compared(&decide_by(&self.now.set, call, facts), decide_by(&self.then.set, call, facts))
     }
 
     /// Compares for a call whose parameters are not known.
-    pub fn compare_without_parameters(&self, call: &ToolCall, facts: &Facts<'_>) -> Trial {
-        let none = compare_by(&self.now.none, &self.then.none, call, facts);
-        let question = facts.question(call);
-        let asked = facts.registered.is_some();
-        let (now, then) = (self.now.set.undecided(&question), self.then.set.undecided(&question));
-        if !asked || (now.is_empty() && then.is_empty()) {
-            return none;
+    pub fn compare_without_parameters(&self, call: &ToolCall, facts: &Facts<'_>) -> Comparison {
+        let (now, then) = (self.now.range(call, facts), self.then.range(call, facts));
+        // Where both sets ask the same of the parameters, each such rule holds in both or in
+        // neither, and adds the same to what is the same without any of them.
+        let differ_alike = now.undecided == then.undecided
+            && now.approvers == then.approvers
+            && is_same(&now.least, &then.least);
+        if differ_alike || (now.is_certain && then.is_certain) {
+            return compared(&now.least, then.least);
         }
-        let every = compare_by(&self.now.every, &self.then.every, call, facts);
-        if !self.now.depends(call, facts) && !self.then.depends(call, facts) {
-            return none;
-        }
-        // Where both sets ask the same of the parameters, each such rule holds in both or
-        // in neither: an outcome that is the same without any of them is so with some.
-        if now == then && (&none, &every) == (&Trial::Same, &Trial::Same) {
-            return Trial::Same;
-        }
-        Trial::CannotTell { rules: names(&now, &then) }
+        Comparison::CannotTell { rules: names(&now.undecided, &then.undecided) }
     }
 }
 
-fn names(now: &[&Named], then: &[&Named]) -> Vec<String> {
-    let mut names: Vec<String> = now.iter().chain(then).map(|named| named.name.clone()).collect();
-    names.sort();
-    names.dedup();
-    names
+/// As many as a decision names: a trial may have ten thousand results.
+fn names(now: &[&NamedRule], then: &[&NamedRule]) -> Vec<String> {
+    let names: BTreeSet<&str> = now.iter().chain(then).map(|named| named.name.as_str()).collect();
+    shortened(names.into_iter())
 }
 
 fn decide_by(policies: &PolicySet, call: &ToolCall, facts: &Facts<'_>) -> Verdict {
     decide(call, &Facts { policies, ..*facts })
 }
 
-fn compare_by(now: &PolicySet, then: &PolicySet, call: &ToolCall, facts: &Facts<'_>) -> Trial {
-    let (now, then) = (decide_by(now, call, facts), decide_by(then, call, facts));
-    if is_same(&now, &then) {
-        return Trial::Same;
+fn compared(now: &Verdict, then: Verdict) -> Comparison {
+    if is_same(now, &then) {
+        return Comparison::Same;
     }
-    Trial::Changed { now: now.outcome, then: Box::new(then) }
+    Comparison::Changed { now: now.outcome, then: Box::new(then) }
 }
 
-/// What a caller would see of it. Which rules asked for it, and why, is not a change.
+/// What a caller would see of it. Which rules asked for it, and why, is not a change; nor is
+/// the order of the fields.
 fn is_same(one: &Verdict, other: &Verdict) -> bool {
-    one.outcome == other.outcome
-        && one.approver_group == other.approver_group
-        && one.redacted_fields == other.redacted_fields
+    one.outcome == other.outcome && one.approver_group == other.approver_group && fields(one) == fields(other)
+}
+
+fn fields(verdict: &Verdict) -> BTreeSet<&str> {
+    verdict.redacted_fields.iter().map(String::as_str).collect()
 }
 
 #[cfg(test)]
@@ -155,14 +178,18 @@ mod tests {
     }
 
     fn with_facts<T>(run: impl FnOnce(&Facts<'_>) -> T) -> T {
+        with_facts_of(["t", "a"], run)
+    }
+
+    fn with_facts_of<T>([tool_key, action_key]: [&str; 2], run: impl FnOnce(&Facts<'_>) -> T) -> T {
         let (agent, action, policies) = (Agent::sample(), read(), PolicySet::default());
         run(&Facts {
             agent: &agent,
             registered: Some(&action),
             environment: "production",
             effective_trust: "unknown",
-            tool_key: "t",
-            action_key: "a",
+            tool_key,
+            action_key,
             policies: &policies,
         })
     }
@@ -173,18 +200,25 @@ mod tests {
     const DENY_TWO: &str = r#"{"id":"r","effect":"deny","when":{"parameters":{"n":2}}}"#;
     const ALLOW_ONE: &str = r#"{"id":"r","effect":"allow","when":{"parameters":{"n":1}}}"#;
 
-    #[derive(Debug, PartialEq)]
+    const FINANCE_ONE: &str =
+        r#"{"id":"f","effect":"require_approval","when":{"parameters":{"n":1}},"approver_group":"finance"}"#;
+    const OPS_ONE: &str =
+        r#"{"id":"x","effect":"require_approval","when":{"parameters":{"m":1}},"approver_group":"ops"}"#;
+    const FINANCE: &str = r#"{"id":"u","effect":"require_approval","when":{},"approver_group":"finance"}"#;
+    const SOMEBODY: &str = r#"{"id":"v","effect":"require_approval","when":{}}"#;
+
+    #[derive(Debug, Clone, Copy, PartialEq)]
     enum Said {
         Same,
         Changed,
         CannotTell,
     }
 
-    fn said(trial: &Trial) -> Said {
-        match trial {
-            Trial::Same => Said::Same,
-            Trial::Changed { .. } => Said::Changed,
-            Trial::CannotTell { .. } => Said::CannotTell,
+    fn said(comparison: &Comparison) -> Said {
+        match comparison {
+            Comparison::Same => Said::Same,
+            Comparison::Changed { .. } => Said::Changed,
+            Comparison::CannotTell { .. } => Said::CannotTell,
         }
     }
 
@@ -204,29 +238,114 @@ mod tests {
             (DENY_ONE, DENY_ELSEWHERE, Said::CannotTell),
             ("", ALLOW_ONE, Said::Same),
         ] {
-            let sets = Sets::new(set(now), set(then));
-            let trial = with_facts(|facts| sets.compare_without_parameters(&call(Json::Null), facts));
-            assert_eq!(said(&trial), expected, "{now} {then}");
+            let pair = PolicyPair::new(set(now), set(then));
+            let found = with_facts(|facts| pair.compare_without_parameters(&call(Json::Null), facts));
+            assert_eq!(said(&found), expected, "{now} {then}");
         }
-        let alone = Sets::new(PolicySet::default(), set(DENY).with("other", None));
-        let trial = with_facts(|facts| alone.compare_without_parameters(&call(Json::Null), facts));
-        assert_eq!(said(&trial), Said::Changed);
+        let alone = PolicyPair::new(PolicySet::default(), set(DENY).with("other", None));
+        let found = with_facts(|facts| alone.compare_without_parameters(&call(Json::Null), facts));
+        assert_eq!(said(&found), Said::Changed);
+    }
+
+    /// Every document of up to three of these rules, in every order; the empty one too.
+    fn documents_of(rules: &[&str]) -> Vec<String> {
+        let mut all = vec![Vec::new()];
+        let mut begin = 0;
+        for _ in 0..3 {
+            let end = all.len();
+            for at in begin..end {
+                for rule in rules.iter().filter(|rule| !all[at].contains(*rule)).collect::<Vec<_>>() {
+                    all.push([&all[at][..], &[*rule]].concat());
+                }
+            }
+            begin = end;
+        }
+        all.iter().map(|document| document.join(",")).collect()
     }
 
     #[test]
     fn what_is_said_of_a_record_is_true_of_every_call_that_it_may_have_been() {
-        let documents = ["", DENY, DENY_ELSEWHERE, DENY_ONE, DENY_TWO, ALLOW_ONE];
-        for (now, then) in documents.iter().flat_map(|now| documents.iter().map(move |then| (now, then))) {
-            let sets = Sets::new(set(now), set(then));
-            let recorded = with_facts(|facts| sets.compare_without_parameters(&call(Json::Null), facts));
-            for parameters in
-                ["{}", r#"{"n":1}"#, r#"{"n":2}"#, r#"{"danger":true}"#, r#"{"n":1,"danger":true}"#]
-            {
-                let whole = call(parse(parameters.as_bytes()).expect("JSON"));
-                let trial = with_facts(|facts| sets.compare(&whole, facts));
-                let certain = said(&recorded) != Said::CannotTell;
-                assert!(!certain || said(&recorded) == said(&trial), "{now} {then} {parameters}");
+        let approving = documents_of(&[FINANCE_ONE, OPS_ONE, FINANCE, SOMEBODY]);
+        let few = documents_of(&[OPS_ONE, FINANCE]);
+        let redacting = documents_of(&[
+            r#"{"id":"a","effect":"redact","when":{},"redact_fields":["iban","pin"]}"#,
+            r#"{"id":"b","effect":"redact","when":{},"redact_fields":["pin","iban"]}"#,
+            r#"{"id":"c","effect":"redact","when":{"parameters":{"n":1}},"redact_fields":["token"]}"#,
+        ]);
+        let denying = [DENY, DENY_ELSEWHERE, DENY_ONE, DENY_TWO, ALLOW_ONE].map(str::to_owned);
+        // Of the second, the pack has a rule that looks at parameters and names a group.
+        let names = [["t", "a"], ["github", "merge_pull_request"]];
+        let mut told = [0, 0, 0];
+        for (documents, names) in [(approving, names[0]), (few, names[1]), (redacting, names[0])] {
+            let all: Vec<&String> = documents.iter().chain(&denying).collect();
+            for (now, then) in all.iter().flat_map(|now| all.iter().map(move |then| (now, then))) {
+                let pair = PolicyPair::new(set(now), set(then));
+                told[assert_true(&pair, names, &format!("{now} -> {then}")) as usize] += 1;
+                let alone = PolicyPair::new(set(now).with("other", None), set(then).with("other", None));
+                told[assert_true(&alone, names, &format!("{now} -> {then}, alone")) as usize] += 1;
             }
         }
+        assert!(told.iter().all(|count| *count > 200), "each is said often: {told:?}");
+    }
+
+    /// Asks of a record, and of every call that may have been recorded so.
+    fn assert_true(pair: &PolicyPair, names: [&str; 2], what: &str) -> Said {
+        let record = call(Json::Null);
+        let recorded = said(&with_facts_of(names, |facts| pair.compare_without_parameters(&record, facts)));
+        for parameters in [
+            "{}",
+            r#"{"n":1}"#,
+            r#"{"n":2}"#,
+            r#"{"m":1}"#,
+            r#"{"n":1,"m":1}"#,
+            r#"{"danger":true}"#,
+            r#"{"n":1,"danger":true}"#,
+            r#"{"base_branch":"main"}"#,
+            r#"{"m":1,"base_branch":"main"}"#,
+        ] {
+            let whole = call(parse(parameters.as_bytes()).expect("JSON"));
+            let found = said(&with_facts_of(names, |facts| pair.compare(&whole, facts)));
+            let is_true = recorded == Said::CannotTell || recorded == found;
+            assert!(is_true, "{recorded:?}, and {found:?} for {parameters}: {names:?} {what}");
+        }
+        recorded
+    }
+
+    #[test]
+    fn a_rule_that_may_hold_names_the_group_only_where_it_stands_first() {
+        for (then, expected) in [
+            (vec![FINANCE_ONE, OPS_ONE, FINANCE], Said::CannotTell),
+            (vec![OPS_ONE, FINANCE], Said::CannotTell),
+            (vec![FINANCE_ONE, FINANCE, OPS_ONE], Said::Same),
+            (vec![FINANCE, OPS_ONE], Said::Same),
+            (vec![SOMEBODY, OPS_ONE, FINANCE], Said::CannotTell),
+        ] {
+            let alone = |rules: &str| set(rules).with("other", None);
+            let pair = PolicyPair::new(alone(FINANCE), alone(&then.join(",")));
+            let found = with_facts(|facts| pair.compare_without_parameters(&call(Json::Null), facts));
+            assert_eq!(said(&found), expected, "{then:?}");
+        }
+    }
+
+    #[test]
+    fn of_many_rules_as_many_are_named_as_by_a_decision() {
+        let rule =
+            |n: usize| format!(r#"{{"id":"r{n:02}","effect":"deny","when":{{"parameters":{{"n":{n}}}}}}}"#);
+        let rules: Vec<String> = (0..60).map(rule).collect();
+        let pair = PolicyPair::new(PolicySet::default(), set(&rules.join(",")).with("other", None));
+        let found = with_facts(|facts| pair.compare_without_parameters(&call(Json::Null), facts));
+        let Comparison::CannotTell { rules } = found else { panic!("{found:?}") };
+        assert_eq!((rules.len(), &*rules[49], &*rules[50]), (51, "p/r49", "+10"));
+    }
+
+    #[test]
+    fn fields_in_another_order_are_the_same_fields() {
+        let redact = |fields: &str| {
+            format!(r#"{{"id":"r","effect":"redact","when":{{}},"redact_fields":[{fields}]}}"#)
+        };
+        let pair = PolicyPair::new(set(&redact(r#""iban","pin""#)), set(&redact(r#""pin","iban""#)));
+        assert_eq!(with_facts(|facts| pair.compare(&call(Json::Null), facts)), Comparison::Same);
+        let pair = PolicyPair::new(set(&redact(r#""iban","pin""#)), set(&redact(r#""iban""#)));
+        assert_eq!(said(&with_facts(|facts| pair.compare(&call(Json::Null), facts))), Said::Changed);
     }
 }
