@@ -28,12 +28,13 @@ fn blocks(from: &str, to: &str) -> Vec<String> {
     blocks
 }
 
-/// The commands, on this gateway's port, with the verifier that is already built.
+/// The commands, on this gateway's port, with programs that are already built.
 fn adapted(block: &str, gateway: &Gateway) -> String {
     let verifier = "cargo run --release --bin aegis-verify-receipts --";
     let url = gateway.address().to_string();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/");
     let script = format!("AEGIS_URL=http://{url} AEGIS_VERIFIER={VERIFIER} sh {folder}");
+    let block = block.replace("cargo build --release ", "true ");
     block.replace("127.0.0.1:8080", &url).replace(verifier, VERIFIER).replace("sh scripts/", &script)
 }
 
