@@ -79,6 +79,7 @@ impl Server {
             answer: ANSWER_MAX,
             // Many more than workers: a decision's worker is free before its commit.
             upstreams: UPSTREAMS_MIN.max(config.workers * UPSTREAMS_PER_WORKER),
+            workers: config.workers,
             // A slow reader may hold a worker, but never all of them.
             slow_streams_max: SLOW_STREAMS_MAX.min(config.workers.saturating_sub(1)),
             ..Limits::default()

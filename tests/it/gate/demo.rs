@@ -81,7 +81,7 @@ fn serves() {
         Service::on_socket(&main, 4).expect("the main lane"),
         Service::on_socket(&probe, 2).expect("the probes' lane"),
     ];
-    let mut limits = Limits::default();
+    let mut limits = Limits { workers: 4, files_per_worker: 0, ..Limits::default() };
     if std::env::var("DEMO_FITS").as_deref() == Ok("false") {
         limits.fit_to_descriptors = false;
         limits.upstreams = 4;
