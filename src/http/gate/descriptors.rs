@@ -12,7 +12,7 @@ const FALLBACK_LIMIT: usize = 1024;
 /// Where `/proc` cannot be read: what a small server has open.
 const FALLBACK_OPEN: usize = 32;
 /// An upstream is one descriptor here, and two in `tiny_http`, which clones each socket.
-const PER_UPSTREAM: usize = 3;
+pub(super) const PER_UPSTREAM: usize = 3;
 /// Of an answer that was cut, `tiny_http` keeps its two until the worker notices, and the
 /// upstream may have been replaced by then.
 const PER_CUT: usize = 2;

@@ -7,6 +7,7 @@
 //! back is replaced by a fresh connection, so one request's answer can never meet another.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::answer::parse_answer;
 use super::buffer::Buffer;
+use super::descriptors::PER_UPSTREAM;
 use super::limits::{ANSWER_HEAD_BYTES_MAX, PROOF, REOPEN_WAIT, SMALL_BYTES, WRITE_GRANULE};
 
 /// A pool of proven connections.
@@ -154,6 +156,7 @@ impl Lane {
     }
 
     fn open_proven(&self) -> io::Result<UnixStream> {
+        look_for_descriptors()?;
         let mut stream = UnixStream::connect(&self.socket)?;
         stream.set_read_timeout(Some(PROOF))?;
         stream.set_write_timeout(Some(WRITE_GRANULE))?;
@@ -166,6 +169,15 @@ impl Lane {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Fails where there are not as many as a connection takes on both sides. Short of its own,
+/// `tiny_http` would end its accept thread for good, and with it the lane; the gate can wait.
+fn look_for_descriptors() -> io::Result<()> {
+    let first = File::open("/dev/null")?;
+    let others: Vec<File> = (1..PER_UPSTREAM).map(|_| first.try_clone()).collect::<io::Result<_>>()?;
+    drop((first, others));
+    Ok(())
 }
 
 /// Reads one whole small answer, whatever its status: that it came is the proof.

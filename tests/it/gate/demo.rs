@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,32 @@ impl Demo {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("alive").count()
     }
 
+    pub(super) fn has_descriptor(&self, number: usize) -> bool {
+        std::fs::symlink_metadata(format!("/proc/{}/fd/{number}", self.child.id())).is_ok()
+    }
+
+    /// Lets it open nothing with a number from `limit` on; false where there is no prlimit(1).
+    pub(super) fn limit_descriptors(&self, limit: usize) -> bool {
+        let of = format!("--pid={}", self.child.id());
+        let limited = Command::new("prlimit").args([of, format!("--nofile={limit}:")]).status();
+        limited.is_ok_and(|status| status.success())
+    }
+
+    /// How often its threads of that name have waited so far.
+    pub(super) fn naps_of(&self, thread: &str) -> usize {
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let tasks = std::fs::read_dir(tasks).expect("alive").map(|task| task.expect("a thread").path());
+        let named = tasks.filter(|task| {
+            std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == thread)
+        });
+        let naps = |task: PathBuf| {
+            let status = std::fs::read_to_string(task.join("status")).unwrap_or_default();
+            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            line.and_then(|count| count.trim().parse::<usize>().ok()).unwrap_or(0)
+        };
+        named.map(naps).sum()
+    }
+
     /// Asks it to end; what it said, and whether it ended well.
     pub(super) fn end(mut self) -> (String, bool) {
         drop(self.input.take());
@@ -85,6 +112,7 @@ fn serves() {
     if std::env::var("DEMO_FITS").as_deref() == Ok("false") {
         limits.fit_to_descriptors = false;
         limits.upstreams = 4;
+        limits.slow_streams_max = 4;
         limits.probe_upstreams = 2;
     }
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");

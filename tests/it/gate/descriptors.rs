@@ -36,6 +36,32 @@ fn with_sixty_four_descriptors_it_sheds_and_is_well_again_at_once() {
 }
 
 #[test]
+fn a_lack_of_descriptors_does_not_end_a_lane() {
+    let demo = Demo::start(1024, false);
+    if !demo.limit_descriptors(1024) {
+        return println!("not tested, there is no prlimit here");
+    }
+    // Every upstream is lost while there is one descriptor left: enough to open another, and
+    // not enough to accept it.
+    let mut readers: Vec<Client> = (0..4).map(|_| Client::connect(demo.address)).collect();
+    for reader in &mut readers {
+        reader.send(get("/large?bytes=30000000").as_bytes());
+        assert!(reader.begins(), "the answer has begun");
+    }
+    let before = demo.open_descriptors();
+    assert!(demo.limit_descriptors(1));
+    drop(readers);
+    // A client's one, an upstream's three.
+    wait_until("they are closed", || demo.open_descriptors() == before - 16);
+    let free = (0..).find(|number| !demo.has_descriptor(*number)).expect("a free one");
+    assert!(demo.limit_descriptors(free + 1));
+    let tried = demo.naps_of("gate-opener");
+    wait_until("it has tried to open one", || demo.naps_of("gate-opener") > tried + 1);
+    assert!(demo.limit_descriptors(1024));
+    wait_until("it serves again", || status(&demo) == 200);
+}
+
+#[test]
 fn a_thousand_idle_connections_cost_few_threads_and_little_memory() {
     let demo = Demo::start(1024, true);
     assert_eq!(status(&demo), 200);

@@ -179,6 +179,11 @@ impl Client {
         answer
     }
 
+    /// Waits for the first byte of an answer; whether one came.
+    pub(crate) fn begins(&self) -> bool {
+        self.stream.peek(&mut [0]).is_ok_and(|count| count == 1)
+    }
+
     /// Waits for a byte of an answer, but not for long.
     pub(crate) fn wait_a_little(&mut self) {
         self.stream.set_read_timeout(Some(Duration::from_millis(5))).expect("timeout");
