@@ -11,14 +11,14 @@ use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tiny_http::{Header, Request as TinyRequest, Response as TinyResponse};
 
 use crate::entropy;
-use crate::service::Gateway;
+use crate::service::{Gateway, health};
 use crate::store::files;
 
 use super::auth::bearer;
@@ -35,6 +35,8 @@ const UPSTREAMS_MIN: usize = 64;
 const UPSTREAMS_PER_WORKER: usize = 4;
 /// Answers that are read slowly, at once.
 const SLOW_STREAMS_MAX: usize = 2;
+/// How long no connection to the workers may be had before the gateway is not ready.
+const OUTAGE_MAX: Duration = Duration::from_secs(5);
 /// Longest path of a Unix socket that every system takes, in bytes.
 const SOCKET_PATH_BYTES_MAX: usize = 100;
 /// A backup or a verification answers when it is done, however long it takes.
@@ -96,6 +98,8 @@ impl Server {
                 limits,
             },
         )?;
+        let outage = gate.outage();
+        health::watch_server(gateway, move || outage().map_or(Ok(()), check_outage));
         Ok(Server { gate, lanes, sockets })
     }
 
@@ -113,6 +117,15 @@ impl Server {
         drop(self.sockets);
         report
     }
+}
+
+/// Whether it is to be told: a moment without a free connection is an ordinary one.
+fn check_outage(outage: Duration) -> Result<(), String> {
+    if outage < OUTAGE_MAX {
+        return Ok(());
+    }
+    let seconds = outage.as_secs();
+    Err(format!("no request gets through: for {seconds} s no connection to the workers could be opened"))
 }
 
 /// A private folder for the lanes' sockets, removed when it is dropped.
@@ -154,6 +167,7 @@ impl Drop for SocketFolder {
 struct Lane {
     server: Arc<tiny_http::Server>,
     workers: Vec<JoinHandle<()>>,
+    stopping: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Lane {
@@ -171,19 +185,22 @@ impl Lane {
     ) -> io::Result<Self> {
         let listener = tiny_http::Listener::Unix(UnixListener::bind(socket)?);
         let server = Arc::new(tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?);
+        let stopping = Arc::new(AtomicBool::new(false));
         let worker = |number| {
-            let (server, gateway, names) = (Arc::clone(&server), Arc::clone(gateway), Arc::clone(names));
+            let (server, stopping) = (Arc::clone(&server), Arc::clone(&stopping));
+            let (gateway, names) = (Arc::clone(gateway), Arc::clone(names));
             thread::Builder::new()
                 .name(format!("worker-{number}"))
-                .spawn(move || work(&server, &gateway, &names))
+                .spawn(move || work(&server, &stopping, &gateway, &names))
         };
         let workers = (0..workers).map(worker).collect::<io::Result<_>>()?;
-        Ok(Lane { server, workers })
+        Ok(Lane { server, workers, stopping })
     }
 
     /// Each `unblock` wakes one worker. One that is stuck in a system call past the
     /// deadline is left behind; the process ends anyway.
     fn stop(self, deadline: Instant) {
+        self.stopping.store(true, Ordering::SeqCst);
         for _ in &self.workers {
             self.server.unblock();
         }
@@ -236,9 +253,15 @@ impl RequestNames {
     }
 }
 
-fn work(server: &tiny_http::Server, gateway: &Gateway, names: &RequestNames) {
-    while let Ok(request) = server.recv() {
-        serve(request, gateway, names);
+/// Until the stop. Anything else that ends `recv` is the end of `tiny_http`'s accept thread,
+/// after which the connections there are still bring requests.
+fn work(server: &tiny_http::Server, stopping: &AtomicBool, gateway: &Gateway, names: &RequestNames) {
+    loop {
+        match server.recv() {
+            Ok(request) => serve(request, gateway, names),
+            Err(_) if stopping.load(Ordering::SeqCst) => return,
+            Err(error) => log::error!("no further connection to the workers can be opened: {error}"),
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -545,6 +546,50 @@ fn a_probe_is_answered_while_every_worker_is_busy() {
             assert_eq!(gateway.request("GET", "/readyz", None, None).status, 200);
         }
     });
+}
+
+/// Lets the gateway open nothing whose number is `limit` or more; false where there is no
+/// prlimit(1).
+fn limit_descriptors(gateway: &Gateway, limit: usize) -> bool {
+    let arguments = [format!("--pid={}", gateway.pid()), format!("--nofile={limit}:")];
+    Command::new("prlimit").args(arguments).status().is_ok_and(|status| status.success())
+}
+
+#[test]
+fn a_gateway_whose_workers_cannot_be_reached_is_not_ready_and_says_why() {
+    let home = Home::new();
+    // So few that there are few connections to the workers, and soon as many as usual.
+    let gateway = home.start_after("ulimit -S -n 64");
+    if !limit_descriptors(&gateway, 1024) {
+        return println!("not tested, there is no prlimit here");
+    }
+    let agent = gateway.agent("a");
+    // The server that the workers take requests from finds no descriptor for a connection.
+    assert!(limit_descriptors(&gateway, 4));
+    let _one_more = UnixStream::connect(home.beside(".sockets/main")).expect("a connection");
+    wait_until("it has none", || gateway.log().contains("Too many open files"));
+    assert!(limit_descriptors(&gateway, 1024));
+    assert_eq!(agent.ask("read", TRUSTED).status, 200, "those that are there still work");
+    assert_eq!(gateway.request("GET", "/readyz", None, None).status, 200);
+    // Each is lost with an answer that is not taken, and cannot be replaced.
+    wait_until("they are lost", || {
+        let mut client = TcpStream::connect(gateway.address()).expect("a connection");
+        client.write_all(b"GET /v1/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+        drop(client);
+        agent.ask("read", TRUSTED).status == 503
+    });
+    for (path, status) in [("/readyz", "not ready"), ("/health", "unhealthy")] {
+        wait_until("it is not ready", || gateway.request("GET", path, None, None).status == 503);
+        let body = gateway.request("GET", path, None, None).body;
+        assert_eq!((&body["status"], &body["db"]), (&json!(status), &json!("up")), "{body}");
+        assert!(body["reason"].as_str().is_some_and(|reason| reason.contains("the workers")), "{body}");
+    }
+    assert_eq!(gateway.request("GET", "/livez", None, None).status, 200);
+    let output = run(&home, &["healthcheck"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let told = gateway.log().matches("cannot be reopened").count();
+    assert!((2..10).contains(&told), "{told} lines: {}", gateway.log());
+    assert_eq!(gateway.stop(), 0);
 }
 
 #[test]

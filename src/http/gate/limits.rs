@@ -118,5 +118,7 @@ pub(super) const BODY_EVICTABLE: Duration = Duration::from_secs(1);
 pub(super) const WRITE_GRANULE: Duration = Duration::from_millis(200);
 /// How long a newly opened connection to the service may take to answer its proof.
 pub(super) const PROOF: Duration = Duration::from_secs(5);
-/// How long to wait before trying again to open a connection to the service.
+/// How long to wait before trying again to open a connection to the service; after each
+/// failure so much longer, up to the maximum.
 pub(super) const REOPEN_WAIT: Duration = Duration::from_millis(50);
+pub(super) const REOPEN_WAIT_MAX: Duration = Duration::from_secs(1);

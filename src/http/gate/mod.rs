@@ -173,6 +173,13 @@ impl Gate {
         }
     }
 
+    /// Tells, whenever it is asked, for how long the service's lane has been out: no connection
+    /// is free, and since then none could be opened.
+    pub fn outage(&self) -> impl Fn() -> Option<Duration> + Send + Sync + use<> {
+        let lane = Arc::clone(&self.context.main);
+        move || lane.out_for()
+    }
+
     /// Stops accepting, ends idle connections, lets requests in progress finish (with
     /// `Connection: close`) until `deadline`, then cuts what is left.
     pub fn shutdown(mut self, deadline: Instant) -> ShutdownReport {
