@@ -109,7 +109,7 @@ impl Config {
         for (name, value) in std::env::vars_os() {
             let Some(name) = name.to_str() else { continue };
             if name.starts_with("AEGIS_") || name == "RUST_LOG" {
-                variables.insert(name.to_owned(), value.into_string().map_err(|_| not_utf8(name))?);
+                variables.insert(name.to_owned(), value.into_string().or_else(|_| not_utf8(name))?);
             }
         }
         let notify_socket = std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty());
@@ -334,9 +334,12 @@ fn bad(name: &'static str, value: &str, expected: &str) -> ConfigError {
     ConfigError { name, value: format!("{value:?}"), expected: expected.to_owned() }
 }
 
-fn not_utf8(name: &str) -> ConfigError {
-    let name = NAMES.iter().find(|known| **known == name).copied().unwrap_or("RUST_LOG");
-    bad(name, "(not UTF-8)", "text in UTF-8")
+/// An error where a setting has such a value; of a variable that is none only the name counts.
+fn not_utf8(name: &str) -> Result<String, ConfigError> {
+    match NAMES.iter().chain(&["RUST_LOG"]).find(|known| **known == name) {
+        Some(name) => Err(bad(name, "(not UTF-8)", "text in UTF-8")),
+        None => Ok(String::new()),
+    }
 }
 
 #[cfg(test)]

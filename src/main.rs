@@ -1,5 +1,6 @@
 //! `aegis-gateway`: arguments, settings, log, store, server, shutdown. Wiring only.
 
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::panic;
@@ -63,9 +64,10 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(8);
 const HEALTHCHECK_MAX: Duration = Duration::from_secs(4);
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match arguments.as_slice() {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    // A word that is not UTF-8 is none of these.
+    let words: Vec<&str> = arguments.iter().map(|word| word.to_str().unwrap_or("?")).collect();
+    match words.as_slice() {
         [] => with_config(run),
         ["--check-config"] => with_config(|config| print(&format!("{config}\nthe settings are valid\n"))),
         ["healthcheck"] => with_config(healthcheck),

@@ -2,9 +2,11 @@
 //! it does when the system refuses it something.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -14,7 +16,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::support::{
-    GATEWAY, Gateway, Home, PATIENCE, assert_failure, raw_request, try_request, verify, wait_until,
+    GATEWAY, Gateway, Home, PATIENCE, VERIFIER, assert_failure, raw_request, try_request, verify, wait_until,
 };
 
 const TRUSTED: &str = "trusted_internal_signed";
@@ -112,6 +114,62 @@ fn a_bad_setting_ends_with_exit_2_and_one_line_and_touches_nothing() {
         }
         assert_eq!(names(&home, ""), BTreeSet::new(), "{name}={value}");
     }
+}
+
+/// Text that is not UTF-8, as a path may well be.
+fn not_utf8(start: &str) -> OsString {
+    OsString::from_vec([start.as_bytes(), b"\xff"].concat())
+}
+
+#[test]
+fn a_setting_that_is_not_utf8_ends_with_exit_2_and_one_line_that_names_it() {
+    for name in ["AEGIS_DB_PATH", "AEGIS_BACKUP_DIR", "AEGIS_ADMIN_TOKEN", "RUST_LOG"] {
+        let home = Home::new();
+        let output = home.command(&[]).env(name, not_utf8("x")).output().expect("the gateway runs");
+        let line = stderr(&output);
+        assert_eq!((output.status.code(), line.lines().count()), (Some(2), 1), "{name}: {line}");
+        assert!(line.contains(&format!("{name}=")), "{name}: {line}");
+        assert_eq!(names(&home, ""), BTreeSet::new(), "{name}");
+    }
+    // No setting, so nobody's mistake but a misspelling.
+    let home = Home::new();
+    let mut command = home.command(&["--check-config"]);
+    let output = command.env("AEGIS_MISSPELT", not_utf8("x")).output().expect("the gateway runs");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[test]
+fn an_argument_that_is_not_utf8_is_no_option() {
+    let home = Home::new();
+    let output = home.command(&[]).arg(not_utf8("--check-config")).output().expect("the gateway runs");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert_eq!(stderr(&output).lines().count(), 1, "{output:?}");
+    let (word, option) = (not_utf8("x"), not_utf8("--wal"));
+    for arguments in
+        [&[&*option, "x".as_ref()], &["--wal".as_ref(), &*word], &["--expect-head".as_ref(), &word]]
+    {
+        let output = Command::new(VERIFIER).args(arguments).output().expect("the verifier runs");
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert_eq!(stderr(&output).lines().count(), 1, "{output:?}");
+    }
+}
+
+#[test]
+fn the_verifier_takes_paths_that_are_not_utf8() {
+    let home = Home::new();
+    let gateway = home.start();
+    assert_eq!(gateway.agent("a").ask("read", TRUSTED).status, 200);
+    gateway.backup(&home, "b.db");
+    assert_eq!(gateway.stop(), 0);
+    let (database, backups) = (home.path("").join(not_utf8("db")), home.path("").join(not_utf8("backups")));
+    fs::rename(home.database(), &database).expect("moved");
+    fs::rename(home.path("backups"), &backups).expect("moved");
+    let mut verifier = Command::new(VERIFIER);
+    let output = verifier.arg(&database).arg("--against").arg(&backups).output().expect("the verifier runs");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(output.stdout.starts_with(b"verified: "), "{output:?}");
+    let output = Command::new(VERIFIER).arg(not_utf8("missing")).output().expect("the verifier runs");
+    assert_eq!((output.status.code(), stderr(&output).lines().count()), (Some(2), 1), "{output:?}");
 }
 
 #[test]
