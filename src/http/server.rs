@@ -4,7 +4,6 @@
 //! sockets. Probes have a lane and workers of their own, so that health answers while
 //! every other worker is busy. The only file that names `tiny_http`.
 
-use std::fs;
 use std::io::{self, Cursor};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
@@ -19,13 +18,13 @@ use tiny_http::{Header, Request as TinyRequest, Response as TinyResponse};
 
 use crate::entropy;
 use crate::service::{Gateway, health};
-use crate::store::files;
 
 use super::auth::bearer;
 use super::error;
 use super::gate::{Gate, GateConfig, Limits, ShutdownReport};
 use super::message::{Reply, Request, Response, Stream};
 use super::router;
+use super::sockets::SocketFolder;
 
 /// Workers of the lane for probes.
 const PROBE_WORKERS: usize = 2;
@@ -37,8 +36,6 @@ const UPSTREAMS_PER_WORKER: usize = 4;
 const SLOW_STREAMS_MAX: usize = 2;
 /// How long no connection to the workers may be had before the gateway is not ready.
 const OUTAGE_MAX: Duration = Duration::from_secs(5);
-/// Longest path of a Unix socket that every system takes, in bytes.
-const SOCKET_PATH_BYTES_MAX: usize = 100;
 /// A backup or a verification answers when it is done, however long it takes.
 const ANSWER_MAX: Duration = Duration::from_secs(6 * 3600);
 /// Characters of a path that are logged.
@@ -74,8 +71,8 @@ impl Server {
     ) -> io::Result<Self> {
         let sockets = SocketFolder::create(config.sockets)?;
         let names = Arc::new(RequestNames::new()?);
-        let lane = |socket: &str, workers| Lane::start(&sockets.0.join(socket), workers, gateway, &names);
-        let lanes = [lane("main", config.workers)?, lane("probes", PROBE_WORKERS)?];
+        let lane = |socket: PathBuf, workers| Lane::start(&socket, workers, gateway, &names);
+        let lanes = [lane(sockets.main(), config.workers)?, lane(sockets.probes(), PROBE_WORKERS)?];
         let limits = Limits {
             body_bytes_max: config.body_bytes_max,
             answer: ANSWER_MAX,
@@ -89,8 +86,8 @@ impl Server {
         let gate = Gate::start(
             listener,
             GateConfig {
-                socket: sockets.0.join("main"),
-                probe_socket: sockets.0.join("probes"),
+                socket: sockets.main(),
+                probe_socket: sockets.probes(),
                 is_probe: |_, path| router::is_probe(path),
                 is_download: |_, path| router::is_download(path),
                 proof_target: "/livez".to_owned(),
@@ -126,41 +123,6 @@ fn check_outage(outage: Duration) -> Result<(), String> {
     }
     let seconds = outage.as_secs();
     Err(format!("no request gets through: for {seconds} s no connection to the workers could be opened"))
-}
-
-/// A private folder for the lanes' sockets, removed when it is dropped.
-#[derive(Debug)]
-struct SocketFolder(PathBuf);
-
-impl SocketFolder {
-    /// At the wanted place; where the path would be too long for a socket, or the
-    /// file system has none, in the system's folder for temporary files.
-    fn create(wanted: &Path) -> io::Result<Self> {
-        let wanted = std::path::absolute(wanted)?;
-        if wanted.as_os_str().len() + "/probes".len() <= SOCKET_PATH_BYTES_MAX {
-            if wanted.exists() {
-                // The sockets of a gateway that was killed; its lock is ours now.
-                fs::remove_dir_all(&wanted)?;
-            }
-            files::create_private_folder(&wanted)?;
-            let folder = SocketFolder(wanted);
-            let trial = folder.0.join("trial");
-            if UnixListener::bind(&trial).and_then(|_| fs::remove_file(&trial)).is_ok() {
-                return Ok(folder);
-            }
-        }
-        let other = std::env::temp_dir().join(format!("aegis-gateway-{}", entropy::hex::<8>()?));
-        files::create_private_folder(&other)?;
-        Ok(SocketFolder(other))
-    }
-}
-
-impl Drop for SocketFolder {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            log::warn!("cannot remove {}: {error}", self.0.display());
-        }
-    }
 }
 
 /// A `tiny_http` server on one socket, and its workers.

@@ -385,6 +385,18 @@ fn every_file_and_folder_is_its_owner_s_alone_whatever_the_umask() {
 }
 
 #[test]
+fn a_folder_of_somebody_else_where_the_sockets_would_be_stays_as_it_is() {
+    let home = Home::new();
+    fs::create_dir_all(home.beside(".sockets/notes")).expect("made");
+    fs::write(home.beside(".sockets/notes/mine"), "mine").expect("written");
+    let gateway = home.start();
+    assert_eq!(gateway.agent("a").ask("read", TRUSTED).status, 200);
+    assert!(gateway.log().contains("aegisagent.db.sockets: "), "{}", gateway.log());
+    assert_eq!(gateway.stop(), 0);
+    assert_eq!(fs::read(home.beside(".sockets/notes/mine")).expect("still there"), b"mine");
+}
+
+#[test]
 fn a_second_gateway_on_the_same_database_is_refused_and_the_first_goes_on() {
     let home = Home::new();
     let gateway = home.start();
