@@ -168,6 +168,7 @@ impl Gate {
     pub fn counts(&self) -> Counts {
         Counts {
             open: self.context.registry.len() as u64,
+            busy: self.context.registry.busy() as u64,
             upstreams_replaced: self.context.main.replaced() + self.context.probes.replaced(),
             ..self.context.counters.read()
         }

@@ -1,7 +1,7 @@
 //! The sample service as a process of its own, for tests that need one with few
 //! descriptors, or one to look at from outside.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -73,6 +73,12 @@ impl Demo {
         named.map(naps).sum()
     }
 
+    /// How many of its connections have a request in progress.
+    pub(super) fn busy(&mut self) -> u64 {
+        writeln!(self.input.as_mut().expect("running"), "busy?").expect("asked");
+        said(&mut self.output, "busy ").parse().expect("a number")
+    }
+
     /// Asks it to end; what it said, and whether it ended well.
     pub(super) fn end(mut self) -> (String, bool) {
         drop(self.input.take());
@@ -118,7 +124,10 @@ fn serves() {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let gate = Gate::start(listener, gate_config(folder.path(), limits)).expect("the gate");
     say(&format!("listens on {}", gate.local_addr()));
-    std::io::stdin().read_to_end(&mut Vec::new()).expect("the end of the input");
+    for question in std::io::stdin().lines() {
+        assert_eq!(question.expect("a line"), "busy?");
+        say(&format!("busy {}", gate.counts().busy));
+    }
     let report = gate.shutdown(Instant::now() + Duration::from_secs(8));
     say(&format!("finished {} cut {}", report.finished, report.cut));
     lanes.into_iter().for_each(Service::stop);

@@ -104,12 +104,12 @@ fn huge_inputs_leave_memory_flat() {
 
 #[test]
 fn it_ends_well_with_work_in_flight() {
-    let demo = Demo::start(1024, true);
+    let mut demo = Demo::start(1024, true);
     let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(demo.address)).collect();
     for client in &mut clients {
         client.send(get("/slow?ms=500").as_bytes());
     }
-    std::thread::park_timeout(Duration::from_millis(200));
+    wait_until("all are in progress", || demo.busy() == 4);
     let (said, well) = demo.end();
     assert_eq!((said.as_str(), well), ("4 cut 0", true));
     for client in &mut clients {
