@@ -54,7 +54,7 @@ use upstream::Lane;
 
 pub use counters::Counts;
 pub use limits::Limits;
-pub use refusal::{RenderError, render_json};
+pub use refusal::RenderError;
 
 /// Whether a request goes to the probe lane, by its method and its path without the query.
 pub type IsProbe = fn(method: &str, path: &str) -> bool;
