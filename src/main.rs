@@ -53,7 +53,7 @@ const HEALTHCHECK_MAX: Duration = Duration::from_secs(4);
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    // A word that is not UTF-8 is none of these.
+    // A word that is not UTF-8 matches none of these.
     let words: Vec<&str> = arguments.iter().map(|word| word.to_str().unwrap_or("?")).collect();
     match words.as_slice() {
         [] => with_config(run),
@@ -150,7 +150,7 @@ fn listen(
     Ok(server)
 }
 
-/// Leaves the database closed, without a log beside it, and the lock free.
+/// Closes the database, which leaves no log beside it, and releases the lock.
 fn stop(store: &Store, guard: Guard, status: ExitCode) -> ExitCode {
     if let Err(error) = store.close() {
         return fail(FAILED, &format!("{error}; nothing that was acknowledged is lost"));
@@ -256,7 +256,7 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-/// Says why in one line. The only way this program ends otherwise than well.
+/// Says why in one line: the only way in which this program fails.
 fn fail(status: u8, message: &str) -> ExitCode {
     // Not `eprintln!`, which panics where standard error is full: the status must hold.
     stderr::say(&format!("aegis-gateway: {message}"));

@@ -1,16 +1,16 @@
-//! Standard error, written to only while it takes what is written.
+//! Standard error that never blocks.
 //!
-//! A pipe that nobody reads, or a terminal that was stopped, holds up whoever writes to it,
-//! and with the log that would be every decision and the stop as well. So a line that is
-//! not taken within 100 ms is left out, and so is every later one until there is
-//! room again; then the log says how many are missing.
+//! A pipe that nobody reads, or a stopped terminal, holds up whoever writes to it; with the
+//! log, that would be every decision and the shutdown as well. So a line that is not taken
+//! within 100 ms is dropped, and so is every later one until there is room again; then the
+//! log says how many are missing.
 
 use std::io::{self, Write};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// How long one line may wait for its reader; those after it do not.
+/// How long one line may wait for its reader; the lines after it do not wait.
 const WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// What a pipe takes at once when it says that it takes anything (`PIPE_BUF`, pipe(7)).

@@ -61,7 +61,7 @@ pub struct Config {
     pub pre_migration_backup: bool,
     /// `NOTIFY_SOCKET`, set by a service manager that waits to be told of readiness.
     pub notify_socket: Option<OsString>,
-    /// Variables that look like settings and are none.
+    /// Variables that look like settings but are not.
     pub unknown: Vec<String>,
 }
 
@@ -135,7 +135,7 @@ fn value_of<'a>(name: &str, variables: &'a BTreeMap<String, String>) -> Value<'a
     Value { name, text: given.unwrap_or(default) }
 }
 
-/// An error where a setting has such a value; of a variable that is none only the name counts.
+/// An error if this is a setting; of any other variable only the name is used.
 fn not_utf8(name: &str) -> Result<String, ConfigError> {
     match settings::find(name) {
         Some(Setting { name, .. }) => Err(Value { name, text: "(not UTF-8)" }.expected("text in UTF-8")),

@@ -1,11 +1,11 @@
-//! The table of settings: what reads, shows and documents them follows it.
+//! The table of settings, which the reader, the help text and the README follow.
 
 /// A variable of the environment that the gateway reads.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
     /// Its name.
     pub name: &'static str,
-    /// The value that counts where it is not set, or set to nothing; empty for none.
+    /// The value if it is unset or empty; itself empty where there is no default.
     pub default: &'static str,
     /// What it is, in a few words.
     pub help: &'static str,

@@ -19,7 +19,7 @@ pub(super) struct Value<'a> {
 }
 
 impl Value<'_> {
-    /// The error that this is something else than it should be.
+    /// The error for a value that is not what it should be.
     pub(super) fn expected(self, what: &str) -> ConfigError {
         ConfigError { name: self.name, value: format!("{:?}", self.text), expected: what.to_owned() }
     }
@@ -32,7 +32,7 @@ impl Value<'_> {
         number.ok_or_else(|| self.expected(&format!("a whole number from {min} to {max}")))
     }
 
-    /// So many in a time: 0 to a million.
+    /// Events in a unit of time: 0 to a million; 0 is no limit.
     pub(super) fn rate(self) -> Result<u32, ConfigError> {
         self.number(0, 1_000_000)
     }
@@ -59,7 +59,7 @@ impl Value<'_> {
         Ok(path)
     }
 
-    /// Nothing but folders may stand in the way of making it.
+    /// A folder, or a path where one can be made.
     pub(super) fn folder(self) -> Result<PathBuf, ConfigError> {
         let path = self.path()?;
         match path.ancestors().find(|part| part.exists()) {
@@ -69,7 +69,7 @@ impl Value<'_> {
     }
 
     fn path(self) -> Result<PathBuf, ConfigError> {
-        // SQLite reads these as something else than a file.
+        // SQLite takes these for something other than a file.
         if self.text.starts_with("file:") || self.text.starts_with(':') || self.text.contains('\0') {
             return Err(self.expected("a plain path"));
         }

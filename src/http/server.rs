@@ -34,7 +34,7 @@ const UPSTREAMS_MIN: usize = 64;
 const UPSTREAMS_PER_WORKER: usize = 4;
 /// Answers that are read slowly, at once.
 const SLOW_STREAMS_MAX: usize = 2;
-/// How long no connection to the workers may be had before the gateway is not ready.
+/// How long requests may have no way to the workers before the gateway is not ready.
 const OUTAGE_MAX: Duration = Duration::from_secs(5);
 /// A backup or a verification answers when it is done, however long it takes.
 const ANSWER_MAX: Duration = Duration::from_secs(6 * 3600);
@@ -116,7 +116,7 @@ impl Server {
     }
 }
 
-/// Whether it is to be told: a moment without a free connection is an ordinary one.
+/// A short outage is ordinary: all connections are in use, and a lost one is being replaced.
 fn check_outage(outage: Duration) -> Result<(), String> {
     if outage < OUTAGE_MAX {
         return Ok(());
@@ -189,8 +189,7 @@ fn ends_by(worker: &JoinHandle<()>, deadline: Instant) -> bool {
     true
 }
 
-/// Names for requests that came without one: unique over runs by chance, within a
-/// run by counting.
+/// Names for requests that came without one: a random part for each run, and a count.
 #[derive(Debug)]
 struct RequestNames {
     run: String,
@@ -215,8 +214,8 @@ impl RequestNames {
     }
 }
 
-/// Until the stop. Anything else that ends `recv` is the end of `tiny_http`'s accept thread,
-/// after which the connections there are still bring requests.
+/// Serves until the stop. Any other error of `recv` means that `tiny_http`'s accept thread has
+/// ended; the connections that are open still bring requests.
 fn work(server: &tiny_http::Server, stopping: &AtomicBool, gateway: &Gateway, names: &RequestNames) {
     loop {
         match server.recv() {
@@ -259,7 +258,7 @@ fn reply_to(tiny: TinyRequest, received: Instant, names: &RequestNames) -> Reply
         if !is_proof {
             let millis = received.elapsed().as_secs_f64() * 1000.0;
             match by {
-                // Escaped: a name may have any letters, and some of them rewrite a line.
+                // Escaped: a name may hold characters that would rewrite the line.
                 Some(by) => {
                     log::info!("{method} {path} {status} {millis:.1} ms {name} by {}", by.escape_debug())
                 }
@@ -286,7 +285,7 @@ fn read(tiny: &mut TinyRequest, received: Instant) -> io::Result<Request> {
     })
 }
 
-/// The value of a header that stands once; of two it is not known which counts.
+/// The value of a header that occurs exactly once: of two, neither can be relied on.
 fn header(tiny: &TinyRequest, name: &'static str) -> Option<String> {
     let mut values = tiny.headers().iter().filter(|header| header.field.equiv(name));
     let value = values.next()?.value.as_str().to_owned();
@@ -312,7 +311,7 @@ fn tiny_response<R: io::Read>(status: u16, headers: Vec<Header>, body: R, length
     TinyResponse::new(status.into(), headers, body, Some(length), None).with_chunked_threshold(usize::MAX)
 }
 
-/// A handler's own header takes the place of the usual one.
+/// A handler's own header replaces the usual one.
 fn tiny_headers(own: &[(&'static str, String)], name: &str) -> Vec<Header> {
     let usual = [("Content-Type", "application/json"), ("X-Request-ID", name), ("Cache-Control", "no-store")];
     let usual = usual.into_iter().filter(|(name, _)| own.iter().all(|(other, _)| other != name));
@@ -327,8 +326,8 @@ fn tiny_headers(own: &[(&'static str, String)], name: &str) -> Vec<Header> {
     all.filter_map(header).collect()
 }
 
-/// A path as it may stand in a log line. No id of ours is longer than a token: what
-/// is may be one that went astray.
+/// A path as it is logged. None of our ids is this long; a longer segment may be a token
+/// pasted into the URL.
 fn loggable(path: &str) -> String {
     let segment = |segment: &str| match segment.char_indices().nth(LOGGED_SEGMENT_CHARS) {
         Some(_) => segment.chars().take(8).chain("…".chars()).collect(),

@@ -1,7 +1,7 @@
 //! The private folder of the lanes' Unix sockets.
 //!
-//! It removes sockets of its own names and, once empty, the folder: whatever else lies at
-//! its place stays there, and the sockets are made in the system's folder for temporary files.
+//! Removes only sockets of its own names, and the folder once it is empty. Anything else at
+//! its place is left alone; the sockets are then made in the system's temporary folder.
 
 use std::fs;
 use std::io;
@@ -26,8 +26,8 @@ const PATH_BYTES_MAX: usize = 100;
 pub(super) struct SocketFolder(PathBuf);
 
 impl SocketFolder {
-    /// Made at `wanted`; where that cannot be, or its path is too long for a socket's, in the
-    /// system's folder for temporary files.
+    /// Made at `wanted`, or in the system's temporary folder if that fails or the path is too long
+    /// for a socket.
     pub(super) fn create(wanted: &Path) -> io::Result<Self> {
         let wanted = std::path::absolute(wanted)?;
         if wanted.join(PROBES).as_os_str().len() <= PATH_BYTES_MAX {

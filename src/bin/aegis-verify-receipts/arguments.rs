@@ -56,7 +56,7 @@ pub(crate) struct Arguments {
     pub(crate) wal: WalPolicy,
 }
 
-/// What words without an option are.
+/// What words outside options are taken for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Words {
     Path,
@@ -65,7 +65,8 @@ enum Words {
     PathAlone,
 }
 
-/// `None` when everything was said already. A path may have any bytes; an option is text.
+/// `None` after `--help` or `--version`, which leave nothing to do. A path may have any bytes;
+/// an option is text.
 pub(crate) fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Option<Arguments>, String> {
     let mut arguments = Arguments::default();
     let (mut paths, mut mode) = (Vec::new(), Words::Path);

@@ -1,7 +1,7 @@
 //! How many connections the descriptor limit of this process allows.
 //!
-//! Running out of descriptors ends `tiny_http`'s accept thread for good, so the gate takes no
-//! more than leave it some. The invariant: connections, upstreams with both their ends, what
+//! Running out of descriptors ends `tiny_http`'s accept thread for good, so the gate takes
+//! only as many as leave enough. The invariant: connections, upstreams with both their ends, what
 //! the workers open for the requests on them, and refused connections that still linger fit
 //! beside what was open at the start and a reserve.
 
@@ -13,10 +13,11 @@ const FALLBACK_LIMIT: usize = 1024;
 const FALLBACK_OPEN: usize = 32;
 /// An upstream is one descriptor here, and two in `tiny_http`, which clones each socket.
 pub(super) const PER_UPSTREAM: usize = 3;
-/// Of an answer that was cut, `tiny_http` keeps its two until the worker notices, and the
-/// upstream may have been replaced by then.
+/// After an answer was cut, `tiny_http` keeps its two until the worker notices; the upstream
+/// may have been replaced by then.
 const PER_CUT: usize = 2;
-/// The gate's own: the listener's second handle and the spare.
+/// The gate's own: the spare, and the one that each of three waiting `accept` calls (its own
+/// and the lanes') has taken in advance.
 const OWN: usize = 4;
 
 /// The counts a gate runs with.
@@ -56,7 +57,7 @@ fn fit(limits: &Limits, limit: usize, open: usize) -> Plan {
     Plan { connections: limits.connections_max.min(free).max(1), upstreams, probe_upstreams, shed_queue }
 }
 
-/// What so many upstreams and the requests on them take: each busy worker has one of those.
+/// What so many upstreams take, together with the workers that answer the requests on them.
 fn cost(limits: &Limits, upstreams: usize) -> usize {
     let busy_workers = upstreams.min(limits.workers);
     upstreams * PER_UPSTREAM + busy_workers * (limits.files_per_worker + PER_CUT)

@@ -127,7 +127,7 @@ struct Context {
 pub struct Gate {
     context: Arc<Context>,
     address: SocketAddr,
-    /// A second handle of the listener: to shut it is what wakes `accept` (Linux).
+    /// A second handle of the listener: shutting it down wakes `accept` (Linux).
     listener: TcpStream,
     acceptor: Option<JoinHandle<()>>,
 }
@@ -174,8 +174,8 @@ impl Gate {
         }
     }
 
-    /// Tells, whenever it is asked, for how long the service's lane has been out: no connection
-    /// is free, and since then none could be opened.
+    /// A function that tells for how long requests have had no way to the service: no connection
+    /// could be opened, and none is free.
     pub fn outage(&self) -> impl Fn() -> Option<Duration> + Send + Sync + use<> {
         let lane = Arc::clone(&self.context.main);
         move || lane.out_for()

@@ -41,7 +41,7 @@ struct State {
     closed: bool,
 }
 
-/// That missing connections have not been replaced, for as long as none has.
+/// A run of failures to replace a missing connection.
 #[derive(Debug, Clone, Copy)]
 struct Outage {
     since: Instant,
@@ -112,8 +112,7 @@ impl Lane {
         self.lock().replaced
     }
 
-    /// For how long no connection could be opened, where none is free either: whoever asks now
-    /// most likely gets none.
+    /// For how long no connection could be opened, if none is free either.
     pub(super) fn out_for(&self) -> Option<Duration> {
         let state = self.lock();
         let outage = state.outage.filter(|_| state.idle.is_empty() && !state.closed)?;
@@ -178,7 +177,8 @@ impl Lane {
         Duration::ZERO
     }
 
-    /// Notes a failure, and says so more and more rarely; how long to wait before the next try.
+    /// Records a failure, which is logged more and more rarely; how long to wait before the next
+    /// attempt.
     fn not_reopened(&self, error: &io::Error) -> Duration {
         let mut state = self.lock();
         let outage = state.outage.get_or_insert(Outage { since: Instant::now(), failures: 0 });
@@ -210,8 +210,8 @@ impl Lane {
     }
 }
 
-/// Fails where there are not as many as a connection takes on both sides. Short of its own,
-/// `tiny_http` would end its accept thread for good, and with it the lane; the gate can wait.
+/// Fails unless as many are free as a connection takes on both sides. Short of one, `tiny_http`
+/// would end its accept thread for good, and with it the lane; the gate can wait.
 fn look_for_descriptors() -> io::Result<()> {
     let first = File::open("/dev/null")?;
     let others: Vec<File> = (1..PER_UPSTREAM).map(|_| first.try_clone()).collect::<io::Result<_>>()?;
@@ -244,7 +244,7 @@ fn read_proof(stream: &mut UnixStream) -> io::Result<()> {
 pub(super) struct Lease {
     lane: Arc<Lane>,
     stream: Option<UnixStream>,
-    /// Its read timeout is another than the lane's.
+    /// Whether its read timeout differs from the lane's.
     limited: bool,
 }
 
