@@ -74,7 +74,7 @@
 //! | what a token's scope may do | `domain/operator.rs`, and the table in `tests/it/operators.rs` |
 //! | an endpoint | a line of `http/router.rs`, one handler, one service function, its area's file in `http/openapi/` |
 //! | an error a caller can see | a variant of [`service::Error`]; the compiler shows the status map |
-//! | a setting | `config.rs`, and the README's table |
+//! | a setting | a line of `config/settings.rs`, where `config/mod.rs` reads and shows it, and the README's table |
 //! | the receipt's members | a new format version beside the old one, and a new golden file |
 
 pub mod backup;

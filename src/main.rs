@@ -1,5 +1,6 @@
 //! `aegis-gateway`: arguments, settings, log, store, server, shutdown. Wiring only.
 
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::panic;
@@ -13,7 +14,7 @@ use signal_hook::flag;
 use signal_hook::iterator::Signals;
 
 use aegis_gateway::clock::{Clock, SystemClock};
-use aegis_gateway::config::Config;
+use aegis_gateway::config::{self, Config};
 use aegis_gateway::http::server::{Server, ServerConfig};
 use aegis_gateway::notify::{self, State};
 use aegis_gateway::service::limits::Limits;
@@ -24,7 +25,7 @@ use aegis_gateway::store::guard::{Guard, Layout};
 use aegis_gateway::store::{Store, files};
 use aegis_gateway::token;
 
-const HELP: &str = "\
+const USE: &str = "\
 aegis-gateway: decides, records and proves what AI agents may do
 
 Usage: aegis-gateway [--check-config | healthcheck | --help | --version]
@@ -33,22 +34,10 @@ Usage: aegis-gateway [--check-config | healthcheck | --help | --version]
   --check-config   check the settings and print them; touches nothing
   healthcheck      ask the running gateway whether it is ready
 
-Settings, by environment:
-  AEGIS_BIND_ADDR         where to listen                      127.0.0.1:8080
-  AEGIS_DB_PATH           the database file                    db/aegisagent.db
-  AEGIS_BACKUP_DIR        where backups are written            backups
-  AEGIS_ADMIN_TOKEN       the operator's token                 (made at first start)
-  AEGIS_ADMIN_TOKEN_FILE  a file that holds it                 (admin.token beside the database)
-  AEGIS_WORKERS           threads that handle requests         16
-  AEGIS_MAX_BODY_BYTES    largest request body                 1048576
-  AEGIS_AUTH_FAILURES_PER_MINUTE  requests without a valid token from one address, 0: no limit  60
-  AEGIS_AUTHORIZE_PER_SECOND      authorizations of one agent, 0: no limit                      0
-  AEGIS_APPROVAL_TTL_SECS  how long an approval can be given and used  1800
-  AEGIS_WAL_CHOICE        replay:ID or set-aside:ID, where a start was refused in doubt
-  AEGIS_ACCEPT_ROLLBACK   a head's hash, where a start was refused behind a backup
-  AEGIS_PRE_MIGRATION_BACKUP  on or off: a backup before the schema changes  on
-  RUST_LOG                off, error, warn, info, debug, trace info
+Settings, by environment, with their defaults:
+";
 
+const STATUS: &str = "
 Exit status: 0 stopped cleanly (or ready); 1 failed while running (or not ready);
 2 usage or a bad setting; 3 the database was refused, and every file left as it was.
 ";
@@ -63,13 +52,14 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(8);
 const HEALTHCHECK_MAX: Duration = Duration::from_secs(4);
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match arguments.as_slice() {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    // A word that is not UTF-8 matches none of these.
+    let words: Vec<&str> = arguments.iter().map(|word| word.to_str().unwrap_or("?")).collect();
+    match words.as_slice() {
         [] => with_config(run),
         ["--check-config"] => with_config(|config| print(&format!("{config}\nthe settings are valid\n"))),
         ["healthcheck"] => with_config(healthcheck),
-        ["--help" | "-h"] => print(HELP),
+        ["--help" | "-h"] => print(&format!("{USE}{}{STATUS}", config::help())),
         ["--version" | "-V"] => print(concat!("aegis-gateway ", env!("CARGO_PKG_VERSION"), "\n")),
         _ => fail(USAGE, "unknown arguments; see --help"),
     }
@@ -168,7 +158,7 @@ fn listen(
     Ok(server)
 }
 
-/// Leaves the database closed, without a log beside it, and the lock free.
+/// Closes the database, which leaves no log beside it, and releases the lock.
 fn stop(store: &Store, guard: Guard, status: ExitCode) -> ExitCode {
     if let Err(error) = store.close() {
         return fail(FAILED, &format!("{error}; nothing that was acknowledged is lost"));
@@ -276,7 +266,7 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-/// Says why in one line. The only way this program ends otherwise than well.
+/// Says why in one line: the only way in which this program fails.
 fn fail(status: u8, message: &str) -> ExitCode {
     // Not `eprintln!`, which panics where standard error is full: the status must hold.
     stderr::say(&format!("aegis-gateway: {message}"));

@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::service::health::Unready;
 use crate::service::{Error, health as service};
 
 use super::message::Response;
@@ -13,10 +14,11 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub(crate) fn health(call: &Call<'_>) -> Result<Response, Error> {
     Ok(match service::readiness(call.gateway) {
         Ok(()) => Response::of(200, &json!({ "status": "healthy", "version": VERSION, "db": "up" })),
-        Err(reason) => Response::of(
-            503,
-            &json!({ "status": "unhealthy", "version": VERSION, "db": "down", "reason": reason }),
-        ),
+        Err(unready) => {
+            let (db, reason) = shown(&unready);
+            let body = json!({ "status": "unhealthy", "version": VERSION, "db": db, "reason": reason });
+            Response::of(503, &body)
+        }
     })
 }
 
@@ -24,8 +26,19 @@ pub(crate) fn health(call: &Call<'_>) -> Result<Response, Error> {
 pub(crate) fn readyz(call: &Call<'_>) -> Result<Response, Error> {
     Ok(match service::readiness(call.gateway) {
         Ok(()) => Response::of(200, &json!({ "status": "ready", "version": VERSION, "db": "up" })),
-        Err(reason) => Response::of(503, &json!({ "status": "not ready", "db": "down", "reason": reason })),
+        Err(unready) => {
+            let (db, reason) = shown(&unready);
+            Response::of(503, &json!({ "status": "not ready", "db": db, "reason": reason }))
+        }
     })
+}
+
+/// Whether the database is up, and what is wrong.
+fn shown(unready: &Unready) -> (&'static str, &str) {
+    match unready {
+        Unready::Database(reason) => ("down", reason),
+        Unready::Server(reason) => ("up", reason),
+    }
 }
 
 /// `GET /livez`

@@ -27,5 +27,6 @@ mod query;
 mod receipts;
 pub mod router;
 pub mod server;
+mod sockets;
 mod stats;
 mod tools;

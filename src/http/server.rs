@@ -4,29 +4,28 @@
 //! sockets. Probes have a lane and workers of their own, so that health answers while
 //! every other worker is busy. The only file that names `tiny_http`.
 
-use std::fs;
 use std::io::{self, Cursor};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tiny_http::{Header, Request as TinyRequest, Response as TinyResponse};
 
 use crate::entropy;
-use crate::service::Gateway;
 use crate::service::metrics::Requests;
-use crate::store::files;
+use crate::service::{Gateway, health};
 
 use super::auth::bearer;
 use super::error;
 use super::gate::{Gate, GateConfig, Limits, ShutdownReport};
 use super::message::{Reply, Request, Response, Stream};
 use super::router;
+use super::sockets::SocketFolder;
 
 /// Workers of the lane for probes.
 const PROBE_WORKERS: usize = 2;
@@ -36,8 +35,8 @@ const UPSTREAMS_MIN: usize = 64;
 const UPSTREAMS_PER_WORKER: usize = 4;
 /// Answers that are read slowly, at once.
 const SLOW_STREAMS_MAX: usize = 2;
-/// Longest path of a Unix socket that every system takes, in bytes.
-const SOCKET_PATH_BYTES_MAX: usize = 100;
+/// How long requests may have no way to the workers before the gateway is not ready.
+const OUTAGE_MAX: Duration = Duration::from_secs(5);
 /// A backup or a verification answers when it is done, however long it takes.
 const ANSWER_MAX: Duration = Duration::from_secs(6 * 3600);
 /// Characters of a path that are logged.
@@ -73,13 +72,14 @@ impl Server {
     ) -> io::Result<Self> {
         let sockets = SocketFolder::create(config.sockets)?;
         let names = Arc::new(RequestNames::new()?);
-        let lane = |socket: &str, workers| Lane::start(&sockets.0.join(socket), workers, gateway, &names);
-        let lanes = [lane("main", config.workers)?, lane("probes", PROBE_WORKERS)?];
+        let lane = |socket: PathBuf, workers| Lane::start(&socket, workers, gateway, &names);
+        let lanes = [lane(sockets.main(), config.workers)?, lane(sockets.probes(), PROBE_WORKERS)?];
         let limits = Limits {
             body_bytes_max: config.body_bytes_max,
             answer: ANSWER_MAX,
             // Many more than workers: a decision's worker is free before its commit.
             upstreams: UPSTREAMS_MIN.max(config.workers * UPSTREAMS_PER_WORKER),
+            workers: config.workers,
             // A slow reader may hold a worker, but never all of them.
             slow_streams_max: SLOW_STREAMS_MAX.min(config.workers.saturating_sub(1)),
             ..Limits::default()
@@ -87,8 +87,8 @@ impl Server {
         let gate = Gate::start(
             listener,
             GateConfig {
-                socket: sockets.0.join("main"),
-                probe_socket: sockets.0.join("probes"),
+                socket: sockets.main(),
+                probe_socket: sockets.probes(),
                 is_probe: |_, path| router::is_probe(path),
                 is_download: |_, path| router::is_download(path),
                 proof_target: "/livez".to_owned(),
@@ -96,6 +96,8 @@ impl Server {
                 limits,
             },
         )?;
+        let outage = gate.outage();
+        health::watch_server(gateway, move || outage().map_or(Ok(()), check_outage));
         Ok(Server { gate, lanes, sockets })
     }
 
@@ -115,45 +117,20 @@ impl Server {
     }
 }
 
-/// A private folder for the lanes' sockets, removed when it is dropped.
-#[derive(Debug)]
-struct SocketFolder(PathBuf);
-
-impl SocketFolder {
-    /// At the wanted place; where the path would be too long for a socket, or the
-    /// file system has none, in the system's folder for temporary files.
-    fn create(wanted: &Path) -> io::Result<Self> {
-        let wanted = std::path::absolute(wanted)?;
-        if wanted.as_os_str().len() + "/probes".len() <= SOCKET_PATH_BYTES_MAX {
-            if wanted.exists() {
-                // The sockets of a gateway that was killed; its lock is ours now.
-                fs::remove_dir_all(&wanted)?;
-            }
-            files::create_private_folder(&wanted)?;
-            let folder = SocketFolder(wanted);
-            let trial = folder.0.join("trial");
-            if UnixListener::bind(&trial).and_then(|_| fs::remove_file(&trial)).is_ok() {
-                return Ok(folder);
-            }
-        }
-        let other = std::env::temp_dir().join(format!("aegis-gateway-{}", entropy::hex::<8>()?));
-        files::create_private_folder(&other)?;
-        Ok(SocketFolder(other))
+/// A short outage is ordinary: all connections are in use, and a lost one is being replaced.
+fn check_outage(outage: Duration) -> Result<(), String> {
+    if outage < OUTAGE_MAX {
+        return Ok(());
     }
-}
-
-impl Drop for SocketFolder {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            log::warn!("cannot remove {}: {error}", self.0.display());
-        }
-    }
+    let seconds = outage.as_secs();
+    Err(format!("no request gets through: for {seconds} s no connection to the workers could be opened"))
 }
 
 /// A `tiny_http` server on one socket, and its workers.
 struct Lane {
     server: Arc<tiny_http::Server>,
     workers: Vec<JoinHandle<()>>,
+    stopping: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Lane {
@@ -171,19 +148,22 @@ impl Lane {
     ) -> io::Result<Self> {
         let listener = tiny_http::Listener::Unix(UnixListener::bind(socket)?);
         let server = Arc::new(tiny_http::Server::from_listener(listener, None).map_err(io::Error::other)?);
+        let stopping = Arc::new(AtomicBool::new(false));
         let worker = |number| {
-            let (server, gateway, names) = (Arc::clone(&server), Arc::clone(gateway), Arc::clone(names));
+            let (server, stopping) = (Arc::clone(&server), Arc::clone(&stopping));
+            let (gateway, names) = (Arc::clone(gateway), Arc::clone(names));
             thread::Builder::new()
                 .name(format!("worker-{number}"))
-                .spawn(move || work(&server, &gateway, &names))
+                .spawn(move || work(&server, &stopping, &gateway, &names))
         };
         let workers = (0..workers).map(worker).collect::<io::Result<_>>()?;
-        Ok(Lane { server, workers })
+        Ok(Lane { server, workers, stopping })
     }
 
     /// Each `unblock` wakes one worker. One that is stuck in a system call past the
     /// deadline is left behind; the process ends anyway.
     fn stop(self, deadline: Instant) {
+        self.stopping.store(true, Ordering::SeqCst);
         for _ in &self.workers {
             self.server.unblock();
         }
@@ -210,8 +190,7 @@ fn ends_by(worker: &JoinHandle<()>, deadline: Instant) -> bool {
     true
 }
 
-/// Names for requests that came without one: unique over runs by chance, within a
-/// run by counting.
+/// Names for requests that came without one: a random part for each run, and a count.
 #[derive(Debug)]
 struct RequestNames {
     run: String,
@@ -236,9 +215,15 @@ impl RequestNames {
     }
 }
 
-fn work(server: &tiny_http::Server, gateway: &Gateway, names: &RequestNames) {
-    while let Ok(request) = server.recv() {
-        serve(request, gateway, names);
+/// Serves until the stop. Any other error of `recv` means that `tiny_http`'s accept thread has
+/// ended; the connections that are open still bring requests.
+fn work(server: &tiny_http::Server, stopping: &AtomicBool, gateway: &Gateway, names: &RequestNames) {
+    loop {
+        match server.recv() {
+            Ok(request) => serve(request, gateway, names),
+            Err(_) if stopping.load(Ordering::SeqCst) => return,
+            Err(error) => log::error!("no further connection to the workers can be opened: {error}"),
+        }
     }
 }
 
@@ -279,7 +264,7 @@ fn reply_to(tiny: TinyRequest, received: Instant, names: &RequestNames, requests
             }
             let millis = took.as_secs_f64() * 1000.0;
             match by {
-                // Escaped: a name may have any letters, and some of them rewrite a line.
+                // Escaped: a name may hold characters that would rewrite the line.
                 Some(by) => {
                     log::info!("{method} {path} {status} {millis:.1} ms {name} by {}", by.escape_debug())
                 }
@@ -306,7 +291,7 @@ fn read(tiny: &mut TinyRequest, received: Instant) -> io::Result<Request> {
     })
 }
 
-/// The value of a header that stands once; of two it is not known which counts.
+/// The value of a header that occurs exactly once: of two, neither can be relied on.
 fn header(tiny: &TinyRequest, name: &'static str) -> Option<String> {
     let mut values = tiny.headers().iter().filter(|header| header.field.equiv(name));
     let value = values.next()?.value.as_str().to_owned();
@@ -332,7 +317,7 @@ fn tiny_response<R: io::Read>(status: u16, headers: Vec<Header>, body: R, length
     TinyResponse::new(status.into(), headers, body, Some(length), None).with_chunked_threshold(usize::MAX)
 }
 
-/// A handler's own header takes the place of the usual one.
+/// A handler's own header replaces the usual one.
 fn tiny_headers(own: &[(&'static str, String)], name: &str) -> Vec<Header> {
     let usual = [("Content-Type", "application/json"), ("X-Request-ID", name), ("Cache-Control", "no-store")];
     let usual = usual.into_iter().filter(|(name, _)| own.iter().all(|(other, _)| other != name));
@@ -347,8 +332,8 @@ fn tiny_headers(own: &[(&'static str, String)], name: &str) -> Vec<Header> {
     all.filter_map(header).collect()
 }
 
-/// A path as it may stand in a log line. No id of ours is longer than a token: what
-/// is may be one that went astray.
+/// A path as it is logged. None of our ids is this long; a longer segment may be a token
+/// pasted into the URL.
 fn loggable(path: &str) -> String {
     let segment = |segment: &str| match segment.char_indices().nth(LOGGED_SEGMENT_CHARS) {
         Some(_) => segment.chars().take(8).chain("…".chars()).collect(),

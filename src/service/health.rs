@@ -4,7 +4,8 @@
 //! even when a disk hangs: readiness asks for a fresh proof, waits at most
 //! `PROOF_TIMEOUT`, and reports what is missing.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,10 +22,27 @@ const PROOF_TIMEOUT: Duration = Duration::from_secs(2);
 pub const ROOM_BYTES_MIN: u64 = 4 << 20;
 
 /// Where readiness and the proving thread meet.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Health {
     state: Mutex<State>,
     changed: Condvar,
+    /// Why no request reaches the service, or that they do.
+    server: OnceLock<Box<dyn Fn() -> Result<(), String> + Send + Sync>>,
+}
+
+impl fmt::Debug for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Health").field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+/// Why the gateway is not ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unready {
+    /// The database cannot be worked with.
+    Database(String),
+    /// No request reaches the service.
+    Server(String),
 }
 
 #[derive(Debug, Default)]
@@ -51,9 +69,16 @@ pub fn stop(gateway: &Gateway) {
     gateway.health.changed.notify_all();
 }
 
+/// Has readiness ask the server as well, which is the one that runs on this gateway.
+pub fn watch_server(gateway: &Gateway, check: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
+    let is_first = gateway.health.server.set(Box::new(check)).is_ok();
+    debug_assert!(is_first, "one server runs on a gateway");
+}
+
 /// Why the gateway is not ready, or that it is.
-pub fn readiness(gateway: &Gateway) -> Result<(), String> {
-    gateway.health.proof()
+pub fn readiness(gateway: &Gateway) -> Result<(), Unready> {
+    gateway.health.proof().map_err(Unready::Database)?;
+    gateway.health.server.get().map_or(Ok(()), |check| check()).map_err(Unready::Server)
 }
 
 /// On the proving thread, since each of these may hang with the disk.

@@ -15,7 +15,7 @@ use super::Error;
 
 /// Addresses whose failures are counted one by one; the rest share one count.
 const ADDRESSES_MAX: usize = 10_000;
-/// Full buckets are looked for from so many on.
+/// Sweep for full buckets once there are this many.
 const SWEEP_FROM: usize = 1024;
 /// Seconds' worth of requests that an agent may make at once.
 const AUTHORIZE_BURST_SECONDS: u32 = 5;

@@ -2,18 +2,23 @@
 //! it does when the system refuses it something.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use aegis_gateway::config::{SETTINGS, Setting};
+
 use crate::support::{
-    GATEWAY, Gateway, Home, PATIENCE, assert_failure, raw_request, try_request, verify, wait_until,
+    GATEWAY, Gateway, Home, PATIENCE, VERIFIER, assert_failure, raw_request, try_request, verify, wait_until,
 };
 
 const TRUSTED: &str = "trusted_internal_signed";
@@ -113,6 +118,62 @@ fn a_bad_setting_ends_with_exit_2_and_one_line_and_touches_nothing() {
     }
 }
 
+/// Text that is not UTF-8, as a path may well be.
+fn not_utf8(start: &str) -> OsString {
+    OsString::from_vec([start.as_bytes(), b"\xff"].concat())
+}
+
+#[test]
+fn a_setting_that_is_not_utf8_ends_with_exit_2_and_one_line_that_names_it() {
+    for name in ["AEGIS_DB_PATH", "AEGIS_BACKUP_DIR", "AEGIS_ADMIN_TOKEN", "RUST_LOG"] {
+        let home = Home::new();
+        let output = home.command(&[]).env(name, not_utf8("x")).output().expect("the gateway runs");
+        let line = stderr(&output);
+        assert_eq!((output.status.code(), line.lines().count()), (Some(2), 1), "{name}: {line}");
+        assert!(line.contains(&format!("{name}=")), "{name}: {line}");
+        assert_eq!(names(&home, ""), BTreeSet::new(), "{name}");
+    }
+    // No setting, so nobody's mistake but a misspelling.
+    let home = Home::new();
+    let mut command = home.command(&["--check-config"]);
+    let output = command.env("AEGIS_MISSPELT", not_utf8("x")).output().expect("the gateway runs");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+}
+
+#[test]
+fn an_argument_that_is_not_utf8_is_no_option() {
+    let home = Home::new();
+    let output = home.command(&[]).arg(not_utf8("--check-config")).output().expect("the gateway runs");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    assert_eq!(stderr(&output).lines().count(), 1, "{output:?}");
+    let (word, option) = (not_utf8("x"), not_utf8("--wal"));
+    for arguments in
+        [&[&*option, "x".as_ref()], &["--wal".as_ref(), &*word], &["--expect-head".as_ref(), &word]]
+    {
+        let output = Command::new(VERIFIER).args(arguments).output().expect("the verifier runs");
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert_eq!(stderr(&output).lines().count(), 1, "{output:?}");
+    }
+}
+
+#[test]
+fn the_verifier_takes_paths_that_are_not_utf8() {
+    let home = Home::new();
+    let gateway = home.start();
+    assert_eq!(gateway.agent("a").ask("read", TRUSTED).status, 200);
+    gateway.backup(&home, "b.db");
+    assert_eq!(gateway.stop(), 0);
+    let (database, backups) = (home.path("").join(not_utf8("db")), home.path("").join(not_utf8("backups")));
+    fs::rename(home.database(), &database).expect("moved");
+    fs::rename(home.path("backups"), &backups).expect("moved");
+    let mut verifier = Command::new(VERIFIER);
+    let output = verifier.arg(&database).arg("--against").arg(&backups).output().expect("the verifier runs");
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(output.stdout.starts_with(b"verified: "), "{output:?}");
+    let output = Command::new(VERIFIER).arg(not_utf8("missing")).output().expect("the verifier runs");
+    assert_eq!((output.status.code(), stderr(&output).lines().count()), (Some(2), 1), "{output:?}");
+}
+
 #[test]
 fn check_config_says_what_would_be_used_and_touches_nothing() {
     let token = "a-token-of-the-operator";
@@ -157,17 +218,13 @@ fn help_and_version_need_nothing_and_unknown_words_are_refused() {
         assert!(String::from_utf8_lossy(&output.stdout).contains(part), "{argument}");
     }
     let help = String::from_utf8(run(&home, &["--help"]).stdout).expect("text");
-    for name in [
-        "AEGIS_BIND_ADDR",
-        "AEGIS_BACKUP_DIR",
-        "AEGIS_ADMIN_TOKEN",
-        "AEGIS_ADMIN_TOKEN_FILE",
-        "AEGIS_WORKERS",
-        "AEGIS_MAX_BODY_BYTES",
-        "AEGIS_APPROVAL_TTL_SECS",
-        "RUST_LOG",
-    ] {
-        assert!(help.contains(name), "{name}");
+    for Setting { name, default, help: meaning } in SETTINGS {
+        let is_its = |line: &str| {
+            let rest =
+                line.trim_start().strip_prefix(name).and_then(|rest| rest.trim_start().strip_prefix(default));
+            rest.is_some_and(|rest| rest.trim_start() == *meaning)
+        };
+        assert!(help.lines().any(is_its), "{name}: {help}");
     }
     for arguments in [&["--hlep"][..], &["--help", "x"], &["healthcheck", "x"], &[""], &["serve"]] {
         let output = run(&home, arguments);
@@ -323,6 +380,18 @@ fn every_file_and_folder_is_its_owner_s_alone_whatever_the_umask() {
             assert_eq!(mode(&home.path("db").join(&name)), 0o600, "{umask} {name}");
         }
     }
+}
+
+#[test]
+fn a_folder_of_somebody_else_where_the_sockets_would_be_stays_as_it_is() {
+    let home = Home::new();
+    fs::create_dir_all(home.beside(".sockets/notes")).expect("made");
+    fs::write(home.beside(".sockets/notes/mine"), "mine").expect("written");
+    let gateway = home.start();
+    assert_eq!(gateway.agent("a").ask("read", TRUSTED).status, 200);
+    assert!(gateway.log().contains("aegisagent.db.sockets: "), "{}", gateway.log());
+    assert_eq!(gateway.stop(), 0);
+    assert_eq!(fs::read(home.beside(".sockets/notes/mine")).expect("still there"), b"mine");
 }
 
 #[test]
@@ -545,6 +614,50 @@ fn a_probe_is_answered_while_every_worker_is_busy() {
             assert_eq!(gateway.request("GET", "/readyz", None, None).status, 200);
         }
     });
+}
+
+/// Lets the gateway open nothing whose number is `limit` or more; false where there is no
+/// prlimit(1).
+fn limit_descriptors(gateway: &Gateway, limit: usize) -> bool {
+    let arguments = [format!("--pid={}", gateway.pid()), format!("--nofile={limit}:")];
+    Command::new("prlimit").args(arguments).status().is_ok_and(|status| status.success())
+}
+
+#[test]
+fn a_gateway_whose_workers_cannot_be_reached_is_not_ready_and_says_why() {
+    let home = Home::new();
+    // So few that there are few connections to the workers, and soon as many as usual.
+    let gateway = home.start_after("ulimit -S -n 64");
+    if !limit_descriptors(&gateway, 1024) {
+        return println!("not tested, there is no prlimit here");
+    }
+    let agent = gateway.agent("a");
+    // The server that the workers take requests from finds no descriptor for a connection.
+    assert!(limit_descriptors(&gateway, 4));
+    let _one_more = UnixStream::connect(home.beside(".sockets/main")).expect("a connection");
+    wait_until("it has none", || gateway.log().contains("Too many open files"));
+    assert!(limit_descriptors(&gateway, 1024));
+    assert_eq!(agent.ask("read", TRUSTED).status, 200, "those that are there still work");
+    assert_eq!(gateway.request("GET", "/readyz", None, None).status, 200);
+    // Each is lost with an answer that is not taken, and cannot be replaced.
+    wait_until("they are lost", || {
+        let mut client = TcpStream::connect(gateway.address()).expect("a connection");
+        client.write_all(b"GET /v1/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+        drop(client);
+        agent.ask("read", TRUSTED).status == 503
+    });
+    for (path, status) in [("/readyz", "not ready"), ("/health", "unhealthy")] {
+        wait_until("it is not ready", || gateway.request("GET", path, None, None).status == 503);
+        let body = gateway.request("GET", path, None, None).body;
+        assert_eq!((&body["status"], &body["db"]), (&json!(status), &json!("up")), "{body}");
+        assert!(body["reason"].as_str().is_some_and(|reason| reason.contains("the workers")), "{body}");
+    }
+    assert_eq!(gateway.request("GET", "/livez", None, None).status, 200);
+    let output = run(&home, &["healthcheck"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let told = gateway.log().matches("cannot be reopened").count();
+    assert!((2..10).contains(&told), "{told} lines: {}", gateway.log());
+    assert_eq!(gateway.stop(), 0);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What the command is asked to do.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
@@ -55,7 +56,7 @@ pub(crate) struct Arguments {
     pub(crate) wal: WalPolicy,
 }
 
-/// What words without an option are.
+/// What words outside options are taken for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Words {
     Path,
@@ -64,19 +65,20 @@ enum Words {
     PathAlone,
 }
 
-/// `None` when everything was said already.
-pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Arguments>, String> {
+/// `None` after `--help` or `--version`, which leave nothing to do. A path may have any bytes;
+/// an option is text.
+pub(crate) fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Option<Arguments>, String> {
     let mut arguments = Arguments::default();
     let (mut paths, mut mode) = (Vec::new(), Words::Path);
     while let Some(word) = words.next() {
-        if mode == Words::PathAlone || !word.starts_with("--") && !matches!(word.as_str(), "-h" | "-V") {
+        if mode == Words::PathAlone || !is_option(&word) {
             match (&mut arguments.against, mode) {
                 (Some(witnesses), Words::Witnesses) => witnesses.push(PathBuf::from(word)),
                 _ => paths.push(PathBuf::from(word)),
             }
             continue;
         }
-        mode = match word.as_str() {
+        mode = match text(word)?.as_str() {
             "--help" | "-h" => return say(HELP),
             "--version" | "-V" => {
                 return say(concat!("aegis-verify-receipts ", env!("CARGO_PKG_VERSION"), "\n"));
@@ -101,9 +103,17 @@ pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Option<Ar
     Ok(Some(arguments))
 }
 
+fn is_option(word: &OsStr) -> bool {
+    word.as_encoded_bytes().starts_with(b"--") || word == "-h" || word == "-V"
+}
+
+fn text(word: OsString) -> Result<String, String> {
+    word.into_string().map_err(|word| format!("{word:?} is not UTF-8"))
+}
+
 impl Arguments {
-    fn set(&mut self, option: &str, words: &mut impl Iterator<Item = String>) -> Result<(), String> {
-        let mut value = || words.next().ok_or_else(|| format!("{option} needs a value"));
+    fn set(&mut self, option: &str, words: &mut impl Iterator<Item = OsString>) -> Result<(), String> {
+        let mut value = || words.next().ok_or_else(|| format!("{option} needs a value")).and_then(text);
         match option {
             "--json" => self.json = true,
             "--table" => self.table = true,

@@ -26,7 +26,7 @@ const UNDECIDABLE: u8 = 3;
 type Failure = (u8, String);
 
 fn main() -> ExitCode {
-    match arguments::parse(std::env::args().skip(1)) {
+    match arguments::parse(std::env::args_os().skip(1)) {
         Ok(Some(arguments)) => run(&arguments).unwrap_or_else(|(status, line)| {
             complain(&format!("aegis-verify-receipts: {line}\n"));
             ExitCode::from(status)

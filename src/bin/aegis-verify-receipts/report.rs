@@ -16,7 +16,7 @@ use crate::{TAMPERED, complain};
 /// Written with the first break or at the end: a failure before leaves no half report.
 const OPENING: &str = "{\"breaks\":[";
 
-/// Writes what is found as it is found, so that memory stays small however much it is.
+/// Writes findings as they come, so that memory stays small however many there are.
 pub(crate) struct Report<'a> {
     arguments: &'a Arguments,
     out: BufWriter<io::Stdout>,
@@ -48,7 +48,7 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// Says the rest; the exit status.
+    /// Writes the rest of the report; returns the exit status.
     pub(crate) fn finish(
         mut self,
         mut summary: Summary,
@@ -248,7 +248,7 @@ fn said(kind: &str) -> &'static str {
     if kind == "manifest_altered" { "manifest altered" } else { "digest mismatch" }
 }
 
-/// A path on a line of its own, whatever its name is.
+/// A path that stays on one line, whatever its name holds.
 fn shown(path: &Path) -> String {
     path.to_string_lossy().escape_debug().to_string()
 }

@@ -19,7 +19,7 @@ use super::registry::shut_quietly;
 /// `EMFILE` and `ENFILE`: this process or the system has no descriptor left. std has no kind
 /// for them; both numbers are the same on every Linux.
 const NO_DESCRIPTOR: [i32; 2] = [24, 23];
-/// A refused connection is read this often at most before it is dropped.
+/// Most reads from a refused connection before it is dropped.
 const SHED_READS: usize = 16;
 
 /// The accept loop's own state.
@@ -54,7 +54,7 @@ impl Acceptor {
             match self.listener.accept() {
                 Ok((stream, peer)) => self.admit(stream, peer),
                 Err(error) if is_no_descriptor(&error) => self.accept_with_spare(),
-                // The idle timeout, inherited by accept itself, and clients gone meanwhile.
+                // `accept` inherits the idle timeout; the rest are clients that did not wait.
                 Err(error) if is_passing(&error) => {}
                 Err(error) => {
                     if !self.context.registry.is_stopping() {
@@ -114,7 +114,7 @@ impl Acceptor {
     fn accept_with_spare(&mut self) {
         drop(self.spare.take());
         let accepted = self.listener.accept();
-        // Free again meanwhile: then the connection is as good as any other.
+        // If a descriptor has become free meanwhile, this connection is served like any other.
         self.spare = open_spare().ok();
         match accepted {
             Ok((stream, peer)) if self.spare.is_some() => self.admit(stream, peer),
@@ -158,7 +158,7 @@ fn say_busy(context: &Context, mut stream: &TcpStream) {
     shut_quietly(stream, Shutdown::Write);
 }
 
-/// Reads away what refused clients still send, briefly, so that no reset eats their 503.
+/// Briefly drains what refused clients still send, lest a reset overtake their 503.
 fn linger_each(refused: &Receiver<TcpStream>) {
     let mut bytes = vec![0; SMALL_BYTES];
     for mut stream in refused {

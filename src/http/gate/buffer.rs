@@ -46,14 +46,14 @@ impl Buffer {
         self.consume(self.len());
     }
 
-    /// Holds these bytes instead of its own.
+    /// Replaces what it holds.
     pub(super) fn replace(&mut self, bytes: Vec<u8>) {
         self.start = 0;
         self.end = bytes.len();
         self.bytes = bytes;
     }
 
-    /// Moves the bytes to the front and sees to it that `capacity` bytes fit in all.
+    /// Moves the bytes to the front and makes room for `capacity` bytes in all.
     pub(super) fn reserve(&mut self, capacity: usize) {
         if self.start > 0 {
             self.bytes.copy_within(self.start..self.end, 0);
@@ -65,7 +65,7 @@ impl Buffer {
         }
     }
 
-    /// Gives memory back once nothing is held, unless little is taken.
+    /// Shrinks an empty buffer to `capacity`, if it is larger.
     pub(super) fn shrink(&mut self, capacity: usize) {
         if self.is_empty() && self.bytes.len() > capacity {
             self.bytes = vec![0; capacity];

@@ -8,7 +8,7 @@
 use super::framing::is_token;
 use super::refusal::Refusal;
 
-/// Eight hexadecimal digits say 4 GiB; no more are needed to be refused as too large.
+/// Hexadecimal digits of a chunk's size: eight reach 4 GiB, more than any body may have.
 const SIZE_DIGITS_MAX: u32 = 8;
 /// Extensions and trailers together, over the whole body, in bytes.
 const EXTRAS_BYTES_MAX: usize = 4096;

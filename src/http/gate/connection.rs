@@ -38,7 +38,7 @@ pub(super) fn serve(context: &Arc<Context>, slot: Slot) {
 /// Why a connection ends before its request was answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// Nobody is there to be told, or nothing is to be said.
+    /// The client is gone, or there is nothing to tell it.
     Gone,
     /// The client is told why.
     Refuse(Refusal),
@@ -50,7 +50,7 @@ impl From<Refusal> for End {
     }
 }
 
-/// What is left to know of a request once its head has been rendered for the service.
+/// What still matters of a request once its head has been rendered for the service.
 #[derive(Debug, Clone, Copy)]
 struct Plan {
     framing: Framing,
@@ -157,7 +157,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Understands the head and renders it for the service.
+    /// Parses the head and renders it for the service.
     fn plan(&mut self, length: usize) -> Result<Plan, End> {
         let limits = &self.context.limits;
         let head = parse_head(&self.input.filled()[..length], limits)?;
@@ -238,7 +238,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// The rest of a body is about to be waited for.
+    /// To be called before waiting for the rest of a body.
     fn await_body(&mut self, plan: &Plan) -> Result<(), End> {
         self.enter(Phase::Body)?;
         // RFC 9110 section 10.1.1: needless once some of the body has arrived.

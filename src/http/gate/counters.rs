@@ -1,6 +1,6 @@
 //! What the gate has done so far, for a metrics page.
 //!
-//! Never decides anything. Every count only grows.
+//! Never decides anything. Every count but those of what is open now only grows.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,6 +11,8 @@ use super::refusal::Refusal;
 pub struct Counts {
     /// Connections open now.
     pub open: u64,
+    /// Of those, the ones with a request in progress: past its head and not yet answered.
+    pub busy: u64,
     /// Connections accepted.
     pub accepted: u64,
     /// Connections closed for room.

@@ -1,8 +1,9 @@
 //! How many connections the descriptor limit of this process allows.
 //!
-//! Running out of descriptors ends `tiny_http`'s accept thread for good, so the gate takes no
-//! more than leave it some. The invariant: connections, upstreams with both their ends, and
-//! refused connections that still linger fit beside what was open at the start and a reserve.
+//! Running out of descriptors ends `tiny_http`'s accept thread for good, so the gate takes
+//! only as many as leave enough. The invariant: connections, upstreams with both their ends, what
+//! the workers open for the requests on them, and refused connections that still linger fit
+//! beside what was open at the start and a reserve.
 
 use super::limits::{Limits, SHED_QUEUE};
 
@@ -11,8 +12,12 @@ const FALLBACK_LIMIT: usize = 1024;
 /// Where `/proc` cannot be read: what a small server has open.
 const FALLBACK_OPEN: usize = 32;
 /// An upstream is one descriptor here, and two in `tiny_http`, which clones each socket.
-const PER_UPSTREAM: usize = 3;
-/// The gate's own: the listener's second handle and the spare.
+pub(super) const PER_UPSTREAM: usize = 3;
+/// After an answer was cut, `tiny_http` keeps its two until the worker notices; the upstream
+/// may have been replaced by then.
+const PER_CUT: usize = 2;
+/// The gate's own: the spare, and the one that each of three waiting `accept` calls (its own
+/// and the lanes') has taken in advance.
 const OWN: usize = 4;
 
 /// The counts a gate runs with.
@@ -42,13 +47,20 @@ fn fit(limits: &Limits, limit: usize, open: usize) -> Plan {
     let free = limit.saturating_sub(open + spare + OWN);
     let shed_queue = SHED_QUEUE.min(free / 16).max(1);
     let free = free.saturating_sub(shed_queue);
-    // A sixth of what is left for the probe lane and a half for both lanes at most: in a
+    // A sixth of what is left for the probe lane and two thirds for both lanes at most: in a
     // tight process more connections than upstreams is still the right proportion.
     let probe_upstreams = limits.probe_upstreams.min(free / 6 / PER_UPSTREAM).max(1);
-    let upstreams =
-        limits.upstreams.min((free / 2).saturating_sub(probe_upstreams * PER_UPSTREAM) / PER_UPSTREAM).max(1);
-    let free = free.saturating_sub((probe_upstreams + upstreams) * PER_UPSTREAM);
+    let probes = probe_upstreams * PER_UPSTREAM;
+    let room = (free * 2 / 3).saturating_sub(probes);
+    let upstreams = (1..=limits.upstreams).rev().find(|&count| cost(limits, count) <= room).unwrap_or(1);
+    let free = free.saturating_sub(probes + cost(limits, upstreams));
     Plan { connections: limits.connections_max.min(free).max(1), upstreams, probe_upstreams, shed_queue }
+}
+
+/// What so many upstreams take, together with the workers that answer the requests on them.
+fn cost(limits: &Limits, upstreams: usize) -> usize {
+    let busy_workers = upstreams.min(limits.workers);
+    upstreams * PER_UPSTREAM + busy_workers * (limits.files_per_worker + PER_CUT)
 }
 
 fn soft_limit() -> Option<usize> {
@@ -68,14 +80,33 @@ fn open_now() -> Option<usize> {
 mod tests {
     use super::*;
 
+    fn limits(workers: usize) -> Limits {
+        Limits { workers, upstreams: 64.max(4 * workers), ..Limits::default() }
+    }
+
     #[test]
-    fn every_plan_fits_the_descriptor_limit() {
+    fn every_plan_fits_the_descriptor_limit_and_leaves_a_reserve() {
         for limit in [48, 64, 128, 256, 1024, 4096, 65_536] {
-            let plan = fit(&Limits::default(), limit, 12);
-            let lanes = (plan.upstreams + plan.probe_upstreams) * PER_UPSTREAM;
-            let all = 12 + OWN + lanes + plan.shed_queue + plan.connections;
-            assert!(all < limit, "{limit}: {plan:?} takes {all}");
-            assert!(plan.connections >= plan.upstreams, "{limit}: {plan:?}");
+            for workers in [1, 4, 16, 64, 256] {
+                let limits = limits(workers);
+                let plan = fit(&limits, limit, 12);
+                let lanes = cost(&limits, plan.upstreams) + plan.probe_upstreams * PER_UPSTREAM;
+                let all = 12 + OWN + lanes + plan.shed_queue + plan.connections;
+                let reserve = limits.spare_descriptors.min(limit / 8);
+                assert!(all + reserve <= limit, "{limit}, {workers}: {plan:?} takes {all}");
+                assert!(plan.connections >= plan.upstreams, "{limit}, {workers}: {plan:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn with_every_connection_taken_each_worker_still_has_its_files() {
+        for workers in [16, 32, 64, 256] {
+            let plan = fit(&limits(workers), 1024, 30);
+            let upstreams = plan.upstreams + plan.probe_upstreams;
+            let taken = 30 + OWN + plan.shed_queue + plan.connections + upstreams * PER_UPSTREAM;
+            let files = 2 * workers.min(plan.upstreams);
+            assert!(taken + files + 32 <= 1024, "{workers}: {plan:?} leaves {}", 1024 - taken);
         }
     }
 

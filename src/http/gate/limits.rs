@@ -54,7 +54,11 @@ pub struct Limits {
     pub upstreams: usize,
     /// Connections to the service's probe lane; likewise.
     pub probe_upstreams: usize,
-    /// Descriptors left to the rest of the process (files, database, `tiny_http` reopening).
+    /// Threads that the service handles requests on.
+    pub workers: usize,
+    /// Descriptors left to each of them: a list has the database and its log open.
+    pub files_per_worker: usize,
+    /// Descriptors left to the rest of the process: a backup, for one.
     pub spare_descriptors: usize,
     /// Whether the descriptor limit lowers the counts above. Only a test says no.
     pub fit_to_descriptors: bool,
@@ -82,7 +86,9 @@ impl Default for Limits {
             connections_max: 1024,
             upstreams: 64,
             probe_upstreams: 4,
-            spare_descriptors: 64,
+            workers: 16,
+            files_per_worker: 2,
+            spare_descriptors: 32,
             fit_to_descriptors: true,
         }
     }
@@ -112,5 +118,7 @@ pub(super) const BODY_EVICTABLE: Duration = Duration::from_secs(1);
 pub(super) const WRITE_GRANULE: Duration = Duration::from_millis(200);
 /// How long a newly opened connection to the service may take to answer its proof.
 pub(super) const PROOF: Duration = Duration::from_secs(5);
-/// How long to wait before trying again to open a connection to the service.
+/// How long to wait before trying again to open a connection to the service; after each
+/// failure so much longer, up to the maximum.
 pub(super) const REOPEN_WAIT: Duration = Duration::from_millis(50);
+pub(super) const REOPEN_WAIT_MAX: Duration = Duration::from_secs(1);

@@ -54,7 +54,7 @@ use upstream::Lane;
 
 pub use counters::Counts;
 pub use limits::Limits;
-pub use refusal::{RenderError, render_json};
+pub use refusal::RenderError;
 
 /// Whether a request goes to the probe lane, by its method and its path without the query.
 pub type IsProbe = fn(method: &str, path: &str) -> bool;
@@ -127,7 +127,7 @@ struct Context {
 pub struct Gate {
     context: Arc<Context>,
     address: SocketAddr,
-    /// A second handle of the listener: to shut it is what wakes `accept` (Linux).
+    /// A second handle of the listener: shutting it down wakes `accept` (Linux).
     listener: TcpStream,
     acceptor: Option<JoinHandle<()>>,
 }
@@ -168,9 +168,17 @@ impl Gate {
     pub fn counts(&self) -> Counts {
         Counts {
             open: self.context.registry.len() as u64,
+            busy: self.context.registry.busy() as u64,
             upstreams_replaced: self.context.main.replaced() + self.context.probes.replaced(),
             ..self.context.counters.read()
         }
+    }
+
+    /// A function that tells for how long requests have had no way to the service: no connection
+    /// could be opened, and none is free.
+    pub fn outage(&self) -> impl Fn() -> Option<Duration> + Send + Sync + use<> {
+        let lane = Arc::clone(&self.context.main);
+        move || lane.out_for()
     }
 
     /// Stops accepting, ends idle connections, lets requests in progress finish (with

@@ -80,30 +80,6 @@ impl Refusal {
     }
 }
 
-/// The service's error shape, for a gate that is configured with nothing else.
-pub fn render_json(status: u16, message: &str) -> Vec<u8> {
-    format!(
-        r#"{{"kind":"Status","apiVersion":"v1","status":"Failure","message":"{message}","reason":"{}","code":{status}}}"#,
-        reason(status),
-    )
-    .into_bytes()
-}
-
-fn reason(status: u16) -> &'static str {
-    match status {
-        408 | 504 => "Timeout",
-        413 => "PayloadTooLarge",
-        414 => "UriTooLong",
-        417 => "ExpectationFailed",
-        431 => "RequestHeaderFieldsTooLarge",
-        500 => "InternalError",
-        501 => "NotImplemented",
-        503 => "ServiceUnavailable",
-        505 => "HttpVersionNotSupported",
-        _ => "BadRequest",
-    }
-}
-
 fn phrase(status: u16) -> &'static str {
     match status {
         408 => "Request Timeout",

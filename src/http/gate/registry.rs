@@ -44,6 +44,10 @@ impl Link {
     fn phase_is(word: u64, phase: Phase) -> bool {
         word & 0xff == phase as u64
     }
+
+    fn is_busy(word: u64) -> bool {
+        Link::phase_is(word, Phase::Body) || Link::phase_is(word, Phase::Busy)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -77,6 +81,11 @@ impl Registry {
 
     pub(super) fn len(&self) -> usize {
         self.lock().links.len()
+    }
+
+    /// How many connections have a request in progress: past its head and not yet answered.
+    pub(super) fn busy(&self) -> usize {
+        self.lock().links.values().filter(|link| Link::is_busy(link.word.load(Ordering::SeqCst))).count()
     }
 
     /// Enters a new connection; its slot leaves the table when dropped.
@@ -150,7 +159,7 @@ impl Registry {
                 // Reading only, and the phase stays: what has already arrived is still
                 // answered, then the end of the stream is seen.
                 shut_quietly(&link.stream, Shutdown::Read);
-            } else if Link::phase_is(word, Phase::Body) || Link::phase_is(word, Phase::Busy) {
+            } else if Link::is_busy(word) {
                 busy += 1;
             }
         }

@@ -223,7 +223,7 @@ impl<'a> Stream<'a> {
         allowed
     }
 
-    /// The rest at the client's speed, which must not be too low.
+    /// The rest, as fast as the client takes it, which must not be too slow.
     fn stream_slowly(&mut self) -> Result<(), Failure> {
         let mut permit = Share::of(&self.context.slow_streams);
         if self.unread > 0 && !self.download && !permit.hold(1) {
@@ -291,7 +291,7 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// How fast a client takes its answer, counting only the time it was waited for.
+/// How fast a client takes its answer, counting only the time spent waiting for it.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     sent: u64,

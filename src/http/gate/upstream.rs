@@ -7,6 +7,7 @@
 //! back is replaced by a fresh connection, so one request's answer can never meet another.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -16,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use super::answer::parse_answer;
 use super::buffer::Buffer;
-use super::limits::{ANSWER_HEAD_BYTES_MAX, PROOF, REOPEN_WAIT, SMALL_BYTES, WRITE_GRANULE};
+use super::descriptors::PER_UPSTREAM;
+use super::limits::{ANSWER_HEAD_BYTES_MAX, PROOF, REOPEN_WAIT, REOPEN_WAIT_MAX, SMALL_BYTES, WRITE_GRANULE};
 
 /// A pool of proven connections.
 #[derive(Debug)]
@@ -35,7 +37,15 @@ struct State {
     next_ticket: u64,
     missing: usize,
     replaced: u64,
+    outage: Option<Outage>,
     closed: bool,
+}
+
+/// A run of failures to replace a missing connection.
+#[derive(Debug, Clone, Copy)]
+struct Outage {
+    since: Instant,
+    failures: u32,
 }
 
 impl Lane {
@@ -102,6 +112,13 @@ impl Lane {
         self.lock().replaced
     }
 
+    /// For how long no connection could be opened, if none is free either.
+    pub(super) fn out_for(&self) -> Option<Duration> {
+        let state = self.lock();
+        let outage = state.outage.filter(|_| state.idle.is_empty() && !state.closed)?;
+        Some(outage.since.elapsed())
+    }
+
     fn lease(self: &Arc<Self>, stream: UnixStream) -> Lease {
         Lease { lane: Arc::clone(self), stream: Some(stream), limited: false }
     }
@@ -136,24 +153,49 @@ impl Lane {
                 continue;
             }
             drop(state);
-            let opened = self.open_proven();
-            state = match opened {
-                Ok(stream) => {
-                    self.offer(stream);
-                    let mut state = self.lock();
-                    state.missing -= 1;
-                    state
-                }
-                Err(error) => {
-                    log::warn!("gate: cannot reopen a connection to the service: {error}");
-                    let state = self.lock();
-                    self.wanted.wait_timeout(state, REOPEN_WAIT).unwrap_or_else(PoisonError::into_inner).0
-                }
+            let pause = match self.open_proven() {
+                Ok(stream) => self.reopened(stream),
+                Err(error) => self.not_reopened(&error),
             };
+            state = self.lock();
+            if !pause.is_zero() && !state.closed {
+                state = self.wanted.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
+            }
         }
     }
 
+    fn reopened(&self, stream: UnixStream) -> Duration {
+        self.offer(stream);
+        let mut state = self.lock();
+        state.missing -= 1;
+        let outage = state.outage.take();
+        drop(state);
+        if let Some(outage) = outage {
+            let seconds = outage.since.elapsed().as_secs();
+            log::info!("gate: a connection to the service is open again, after {seconds} s");
+        }
+        Duration::ZERO
+    }
+
+    /// Records a failure, which is logged more and more rarely; how long to wait before the next
+    /// attempt.
+    fn not_reopened(&self, error: &io::Error) -> Duration {
+        let mut state = self.lock();
+        let outage = state.outage.get_or_insert(Outage { since: Instant::now(), failures: 0 });
+        outage.failures = outage.failures.saturating_add(1);
+        let (Outage { since, failures }, missing) = (*outage, state.missing);
+        drop(state);
+        if failures.is_power_of_two() {
+            let seconds = since.elapsed().as_secs();
+            log::warn!(
+                "gate: {missing} connections to the service cannot be reopened, for {seconds} s: {error}"
+            );
+        }
+        (REOPEN_WAIT * failures).min(REOPEN_WAIT_MAX)
+    }
+
     fn open_proven(&self) -> io::Result<UnixStream> {
+        look_for_descriptors()?;
         let mut stream = UnixStream::connect(&self.socket)?;
         stream.set_read_timeout(Some(PROOF))?;
         stream.set_write_timeout(Some(WRITE_GRANULE))?;
@@ -166,6 +208,15 @@ impl Lane {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Fails unless as many are free as a connection takes on both sides. Short of one, `tiny_http`
+/// would end its accept thread for good, and with it the lane; the gate can wait.
+fn look_for_descriptors() -> io::Result<()> {
+    let first = File::open("/dev/null")?;
+    let others: Vec<File> = (1..PER_UPSTREAM).map(|_| first.try_clone()).collect::<io::Result<_>>()?;
+    drop((first, others));
+    Ok(())
 }
 
 /// Reads one whole small answer, whatever its status: that it came is the proof.
@@ -193,7 +244,7 @@ fn read_proof(stream: &mut UnixStream) -> io::Result<()> {
 pub(super) struct Lease {
     lane: Arc<Lane>,
     stream: Option<UnixStream>,
-    /// Its read timeout is another than the lane's.
+    /// Whether its read timeout differs from the lane's.
     limited: bool,
 }
 
@@ -297,4 +348,63 @@ impl Drop for Lease {
 /// A socket's timeout arrives as either kind (socket(7), `SO_RCVTIMEO`).
 pub(super) fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::path::Path;
+    use std::thread::{self, JoinHandle};
+
+    use super::*;
+
+    /// Answers one request on each of so many connections, and then accepts no more; they
+    /// stay open.
+    fn serve(socket: &Path, connections: usize) -> JoinHandle<Vec<UnixStream>> {
+        let listener = UnixListener::bind(socket).expect("bound");
+        thread::spawn(move || {
+            let answer = |_| {
+                let (mut stream, _) = listener.accept().expect("a connection");
+                assert!(stream.read(&mut [0; 1024]).expect("a request") > 0);
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").expect("sent");
+                stream
+            };
+            (0..connections).map(answer).collect()
+        })
+    }
+
+    fn wait_until(condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !condition() {
+            assert!(Instant::now() < deadline, "waited in vain");
+            thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn a_lane_is_out_while_nothing_is_free_and_nothing_can_be_opened() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let socket = folder.path().join("main");
+        let service = serve(&socket, 2);
+        let lane = Lane::open(socket.clone(), "/livez", 2, PROOF).expect("a lane");
+        let held = service.join().expect("two connections were proven");
+
+        let take = || lane.take(Duration::ZERO).expect("a free connection");
+        drop(take());
+        wait_until(|| lane.lock().outage.is_some());
+        assert_eq!(lane.out_for(), None, "one is free");
+        let last = take();
+        wait_until(|| lane.out_for().is_some_and(|out| out > Duration::from_millis(20)));
+        last.give_back();
+        assert_eq!(lane.out_for(), None, "it is free again");
+        drop(take());
+        assert!(lane.out_for().is_some() && lane.take(Duration::ZERO).is_none());
+
+        std::fs::remove_file(&socket).expect("removed");
+        let service = serve(&socket, 2);
+        wait_until(|| lane.lock().idle.len() == 2);
+        assert_eq!(lane.out_for(), None, "it is well again");
+        lane.close();
+        drop((held, service.join().expect("two more")));
+    }
 }

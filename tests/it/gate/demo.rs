@@ -1,8 +1,9 @@
 //! The sample service as a process of its own, for tests that need one with few
 //! descriptors, or one to look at from outside.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,38 @@ impl Demo {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("alive").count()
     }
 
+    pub(super) fn has_descriptor(&self, number: usize) -> bool {
+        std::fs::symlink_metadata(format!("/proc/{}/fd/{number}", self.child.id())).is_ok()
+    }
+
+    /// Lets it open nothing with a number from `limit` on; false where there is no prlimit(1).
+    pub(super) fn limit_descriptors(&self, limit: usize) -> bool {
+        let of = format!("--pid={}", self.child.id());
+        let limited = Command::new("prlimit").args([of, format!("--nofile={limit}:")]).status();
+        limited.is_ok_and(|status| status.success())
+    }
+
+    /// How often its threads of that name have waited so far.
+    pub(super) fn naps_of(&self, thread: &str) -> usize {
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let tasks = std::fs::read_dir(tasks).expect("alive").map(|task| task.expect("a thread").path());
+        let named = tasks.filter(|task| {
+            std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == thread)
+        });
+        let naps = |task: PathBuf| {
+            let status = std::fs::read_to_string(task.join("status")).unwrap_or_default();
+            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            line.and_then(|count| count.trim().parse::<usize>().ok()).unwrap_or(0)
+        };
+        named.map(naps).sum()
+    }
+
+    /// How many of its connections have a request in progress.
+    pub(super) fn busy(&mut self) -> u64 {
+        writeln!(self.input.as_mut().expect("running"), "busy?").expect("asked");
+        said(&mut self.output, "busy ").parse().expect("a number")
+    }
+
     /// Asks it to end; what it said, and whether it ended well.
     pub(super) fn end(mut self) -> (String, bool) {
         drop(self.input.take());
@@ -81,16 +114,20 @@ fn serves() {
         Service::on_socket(&main, 4).expect("the main lane"),
         Service::on_socket(&probe, 2).expect("the probes' lane"),
     ];
-    let mut limits = Limits::default();
+    let mut limits = Limits { workers: 4, files_per_worker: 0, ..Limits::default() };
     if std::env::var("DEMO_FITS").as_deref() == Ok("false") {
         limits.fit_to_descriptors = false;
         limits.upstreams = 4;
+        limits.slow_streams_max = 4;
         limits.probe_upstreams = 2;
     }
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let gate = Gate::start(listener, gate_config(folder.path(), limits)).expect("the gate");
     say(&format!("listens on {}", gate.local_addr()));
-    std::io::stdin().read_to_end(&mut Vec::new()).expect("the end of the input");
+    for question in std::io::stdin().lines() {
+        assert_eq!(question.expect("a line"), "busy?");
+        say(&format!("busy {}", gate.counts().busy));
+    }
     let report = gate.shutdown(Instant::now() + Duration::from_secs(8));
     say(&format!("finished {} cut {}", report.finished, report.cut));
     lanes.into_iter().for_each(Service::stop);

@@ -36,6 +36,32 @@ fn with_sixty_four_descriptors_it_sheds_and_is_well_again_at_once() {
 }
 
 #[test]
+fn a_lack_of_descriptors_does_not_end_a_lane() {
+    let demo = Demo::start(1024, false);
+    if !demo.limit_descriptors(1024) {
+        return println!("not tested, there is no prlimit here");
+    }
+    // Every upstream is lost while there is one descriptor left: enough to open another, and
+    // not enough to accept it.
+    let mut readers: Vec<Client> = (0..4).map(|_| Client::connect(demo.address)).collect();
+    for reader in &mut readers {
+        reader.send(get("/large?bytes=30000000").as_bytes());
+        assert!(reader.begins(), "the answer has begun");
+    }
+    let before = demo.open_descriptors();
+    assert!(demo.limit_descriptors(1));
+    drop(readers);
+    // A client's one, an upstream's three.
+    wait_until("they are closed", || demo.open_descriptors() == before - 16);
+    let free = (0..).find(|number| !demo.has_descriptor(*number)).expect("a free one");
+    assert!(demo.limit_descriptors(free + 1));
+    let tried = demo.naps_of("gate-opener");
+    wait_until("it has tried to open one", || demo.naps_of("gate-opener") > tried + 1);
+    assert!(demo.limit_descriptors(1024));
+    wait_until("it serves again", || status(&demo) == 200);
+}
+
+#[test]
 fn a_thousand_idle_connections_cost_few_threads_and_little_memory() {
     let demo = Demo::start(1024, true);
     assert_eq!(status(&demo), 200);
@@ -78,12 +104,12 @@ fn huge_inputs_leave_memory_flat() {
 
 #[test]
 fn it_ends_well_with_work_in_flight() {
-    let demo = Demo::start(1024, true);
+    let mut demo = Demo::start(1024, true);
     let mut clients: Vec<Client> = (0..4).map(|_| Client::connect(demo.address)).collect();
     for client in &mut clients {
         client.send(get("/slow?ms=500").as_bytes());
     }
-    std::thread::park_timeout(Duration::from_millis(200));
+    wait_until("all are in progress", || demo.busy() == 4);
     let (said, well) = demo.end();
     assert_eq!((said.as_str(), well), ("4 cut 0", true));
     for client in &mut clients {

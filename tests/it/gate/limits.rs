@@ -135,8 +135,7 @@ fn over_the_cap_with_all_busy_a_connection_meets_503() {
     for client in &mut busy {
         client.send(get("/slow?ms=600").as_bytes());
     }
-    rig.wait_until("both are open", |counts| counts.open == 2);
-    std::thread::park_timeout(Duration::from_millis(50));
+    rig.wait_until("both are busy", |counts| counts.busy == 2);
     let said = rig.say(get("/livez").as_bytes());
     assert_eq!(status_of(&said), 503, "{said}");
     assert!(said.contains("Retry-After: 5"));

@@ -182,6 +182,7 @@ fn probes_answer_while_every_worker_is_busy() {
     for client in &mut busy {
         client.send(get("/slow?ms=300").as_bytes());
     }
+    rig.wait_until("all are in progress", |counts| counts.busy == 8);
     let began = Instant::now();
     assert_eq!(rig.connect().get("/livez?x").status, 200);
     assert!(began.elapsed() < Duration::from_millis(150), "{:?}", began.elapsed());

@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use tiny_http::{Header, Request, Response, Server};
 
-use aegis_gateway::http::gate::{GateConfig, Limits, render_json};
+use aegis_gateway::http::error::failure_body;
+use aegis_gateway::http::gate::{GateConfig, Limits};
 
 type Answer = Response<Cursor<Vec<u8>>>;
 
@@ -71,7 +72,7 @@ pub fn gate_config(folder: &Path, limits: Limits) -> GateConfig {
         is_probe: |_, path| path == "/livez",
         is_download: |_, path| path == "/download",
         proof_target: "/livez".to_owned(),
-        render_error: render_json,
+        render_error: failure_body,
         limits,
     }
 }
@@ -84,7 +85,7 @@ pub fn sockets(folder: &Path) -> (PathBuf, PathBuf) {
 fn work(server: &Server) {
     while let Ok(mut request) = server.recv() {
         let answer = catch_unwind(AssertUnwindSafe(|| handle(&mut request)))
-            .unwrap_or_else(|_| text(render_json(500, "internal error"), 500));
+            .unwrap_or_else(|_| text(failure_body(500, "internal error"), 500));
         if let Err(error) = request.respond(answer.with_chunked_threshold(usize::MAX)) {
             log::debug!("an answer was not taken: {error}");
         }
@@ -111,7 +112,7 @@ fn handle(request: &mut Request) -> Answer {
                 Err(_) => text(Vec::new(), 400),
             }
         }
-        _ => text(render_json(404, "no such path"), 404),
+        _ => text(failure_body(404, "no such path"), 404),
     }
 }
 

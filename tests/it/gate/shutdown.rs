@@ -18,8 +18,7 @@ fn requests_in_flight_finish_and_idle_connections_end_at_once() {
     for client in &mut busy {
         client.send(get("/slow?ms=500").as_bytes());
     }
-    rig.wait_until("all are open", |counts| counts.open == 6);
-    std::thread::park_timeout(Duration::from_millis(100));
+    rig.wait_until("all are there", |counts| (counts.open, counts.busy) == (6, 4));
     let began = Instant::now();
     let report = rig.shutdown(Duration::from_secs(5));
     assert_eq!(report, ShutdownReport { finished: 4, cut: 0 });
@@ -41,8 +40,7 @@ fn stuck_clients_are_cut_at_the_deadline() {
     deaf.send(get("/large?bytes=40000000").as_bytes());
     let mut good = rig.connect();
     good.send(get("/slow?ms=300").as_bytes());
-    rig.wait_until("all are open", |counts| counts.open == 3);
-    std::thread::park_timeout(Duration::from_millis(100));
+    rig.wait_until("all are in progress", |counts| counts.busy == 3);
     let began = Instant::now();
     let report = rig.shutdown(Duration::from_millis(800));
     assert_eq!(report, ShutdownReport { finished: 1, cut: 2 });

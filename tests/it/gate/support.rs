@@ -90,7 +90,7 @@ impl Drop for Rig {
     }
 }
 
-pub(crate) fn wait_until(what: &str, condition: impl Fn() -> bool) {
+pub(crate) fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "waited in vain until {what}");
@@ -177,6 +177,11 @@ impl Client {
             answer.body = self.pending.drain(..length).collect();
         }
         answer
+    }
+
+    /// Waits for the first byte of an answer; whether one came.
+    pub(crate) fn begins(&self) -> bool {
+        self.stream.peek(&mut [0]).is_ok_and(|count| count == 1)
     }
 
     /// Waits for a byte of an answer, but not for long.

@@ -4,19 +4,23 @@
 //! is touched, with a line that names the variable, the value and what is expected.
 //! A secret's value is never shown.
 
+mod settings;
+mod value;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
-use crate::domain::approval::{TTL_SECONDS_DEFAULT, TTL_SECONDS_MAX, TTL_SECONDS_MIN};
-use crate::domain::canon::Hash;
-use crate::domain::receipt::EMPTY_HEAD;
+use crate::domain::approval::{TTL_SECONDS_MAX, TTL_SECONDS_MIN};
 use crate::store::files;
 use crate::store::guard::WalChoice;
+
+use value::Value;
+
+pub use settings::{SETTINGS, Setting, help};
 
 /// Shortest admin token that is accepted, in characters.
 pub const TOKEN_CHARS_MIN: usize = 16;
@@ -57,7 +61,7 @@ pub struct Config {
     pub pre_migration_backup: bool,
     /// `NOTIFY_SOCKET`, set by a service manager that waits to be told of readiness.
     pub notify_socket: Option<OsString>,
-    /// Variables that look like settings and are none.
+    /// Variables that look like settings but are not.
     pub unknown: Vec<String>,
 }
 
@@ -86,30 +90,14 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-const NAMES: [&str; 13] = [
-    "AEGIS_BIND_ADDR",
-    "AEGIS_DB_PATH",
-    "AEGIS_BACKUP_DIR",
-    "AEGIS_ADMIN_TOKEN",
-    "AEGIS_ADMIN_TOKEN_FILE",
-    "AEGIS_WORKERS",
-    "AEGIS_MAX_BODY_BYTES",
-    "AEGIS_AUTH_FAILURES_PER_MINUTE",
-    "AEGIS_AUTHORIZE_PER_SECOND",
-    "AEGIS_APPROVAL_TTL_SECS",
-    "AEGIS_WAL_CHOICE",
-    "AEGIS_ACCEPT_ROLLBACK",
-    "AEGIS_PRE_MIGRATION_BACKUP",
-];
-
 impl Config {
     /// Reads the process's environment.
     pub fn from_env() -> Result<Self, ConfigError> {
         let mut variables = BTreeMap::new();
         for (name, value) in std::env::vars_os() {
             let Some(name) = name.to_str() else { continue };
-            if name.starts_with("AEGIS_") || name == "RUST_LOG" {
-                variables.insert(name.to_owned(), value.into_string().map_err(|_| not_utf8(name))?);
+            if name.starts_with("AEGIS_") || settings::find(name).is_some() {
+                variables.insert(name.to_owned(), value.into_string().or_else(|_| not_utf8(name))?);
             }
         }
         let notify_socket = std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty());
@@ -118,51 +106,40 @@ impl Config {
 
     /// Checks the given variables; an empty value counts as not set.
     pub fn from_variables(variables: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
-        let get = |name: &str| variables.get(name).map(String::as_str).filter(|value| !value.is_empty());
-        let db_path = path("AEGIS_DB_PATH", get("AEGIS_DB_PATH").unwrap_or("db/aegisagent.db"))?;
-        let ends_as_folder = db_path.as_os_str().as_encoded_bytes().ends_with(b"/");
-        if db_path.file_name().is_none() || db_path.is_dir() || ends_as_folder {
-            return Err(bad("AEGIS_DB_PATH", &db_path.to_string_lossy(), "the path of a file"));
-        }
-        let backup_dir = path("AEGIS_BACKUP_DIR", get("AEGIS_BACKUP_DIR").unwrap_or("backups"))?;
-        if !can_be_folder(&backup_dir) {
-            let shown = backup_dir.to_string_lossy();
-            return Err(bad("AEGIS_BACKUP_DIR", &shown, "the path of a folder, there or to be made"));
-        }
-        let known = |name: &str| NAMES.contains(&name) || name == "RUST_LOG";
+        let get = |name| value_of(name, variables);
+        let find = |name| Some(get(name)).filter(|value| !value.text.is_empty());
+        let db_path = get("AEGIS_DB_PATH").file()?;
         Ok(Config {
-            bind_addr: bind_addr(get("AEGIS_BIND_ADDR").unwrap_or("127.0.0.1:8080"))?,
-            backup_dir,
-            admin_token: admin_token(get("AEGIS_ADMIN_TOKEN"), get("AEGIS_ADMIN_TOKEN_FILE"), &db_path)?,
+            bind_addr: get("AEGIS_BIND_ADDR").address()?,
+            backup_dir: get("AEGIS_BACKUP_DIR").folder()?,
+            admin_token: admin_token(find("AEGIS_ADMIN_TOKEN"), find("AEGIS_ADMIN_TOKEN_FILE"), &db_path)?,
             db_path,
-            workers: number("AEGIS_WORKERS", get("AEGIS_WORKERS"), 16, 1, 256)?,
-            body_bytes_max: number(
-                "AEGIS_MAX_BODY_BYTES",
-                get("AEGIS_MAX_BODY_BYTES"),
-                1 << 20,
-                1 << 10,
-                1 << 26,
-            )?,
-            auth_failures_per_minute: rate(
-                "AEGIS_AUTH_FAILURES_PER_MINUTE",
-                get("AEGIS_AUTH_FAILURES_PER_MINUTE"),
-                60,
-            )?,
-            authorize_per_second: rate("AEGIS_AUTHORIZE_PER_SECOND", get("AEGIS_AUTHORIZE_PER_SECOND"), 0)?,
-            approval_ttl_seconds: number(
-                "AEGIS_APPROVAL_TTL_SECS",
-                get("AEGIS_APPROVAL_TTL_SECS"),
-                TTL_SECONDS_DEFAULT,
-                TTL_SECONDS_MIN,
-                TTL_SECONDS_MAX,
-            )?,
-            log_filter: log_filter(get("RUST_LOG").unwrap_or("info"))?,
-            wal_choice: get("AEGIS_WAL_CHOICE").map(wal_choice).transpose()?,
-            accept_rollback: get("AEGIS_ACCEPT_ROLLBACK").map(accept_rollback).transpose()?,
-            pre_migration_backup: switch("AEGIS_PRE_MIGRATION_BACKUP", get("AEGIS_PRE_MIGRATION_BACKUP"))?,
+            workers: get("AEGIS_WORKERS").number(1, 256)?,
+            body_bytes_max: get("AEGIS_MAX_BODY_BYTES").number(1 << 10, 1 << 26)?,
+            auth_failures_per_minute: get("AEGIS_AUTH_FAILURES_PER_MINUTE").rate()?,
+            authorize_per_second: get("AEGIS_AUTHORIZE_PER_SECOND").rate()?,
+            approval_ttl_seconds: get("AEGIS_APPROVAL_TTL_SECS").number(TTL_SECONDS_MIN, TTL_SECONDS_MAX)?,
+            log_filter: get("RUST_LOG").log_filter()?,
+            wal_choice: find("AEGIS_WAL_CHOICE").map(Value::wal_choice).transpose()?,
+            accept_rollback: find("AEGIS_ACCEPT_ROLLBACK").map(Value::head).transpose()?,
+            pre_migration_backup: get("AEGIS_PRE_MIGRATION_BACKUP").is_on()?,
             notify_socket: None,
-            unknown: variables.keys().filter(|name| !known(name)).cloned().collect(),
+            unknown: variables.keys().filter(|name| settings::find(name).is_none()).cloned().collect(),
         })
+    }
+}
+
+fn value_of<'a>(name: &str, variables: &'a BTreeMap<String, String>) -> Value<'a> {
+    let Setting { name, default, .. } = settings::find(name).expect("only settings are read");
+    let given = variables.get(*name).map(String::as_str).filter(|text| !text.is_empty());
+    Value { name, text: given.unwrap_or(default) }
+}
+
+/// An error if this is a setting; of any other variable only the name is used.
+fn not_utf8(name: &str) -> Result<String, ConfigError> {
+    match settings::find(name) {
+        Some(Setting { name, .. }) => Err(Value { name, text: "(not UTF-8)" }.expected("text in UTF-8")),
+        None => Ok(String::new()),
     }
 }
 
@@ -216,7 +193,7 @@ pub fn check_token(token: &str) -> Result<(), String> {
     if token.starts_with(crate::domain::agent::TOKEN_PREFIX) {
         return Err("a token that does not look like an agent's".to_owned());
     }
-    // Configured by mistake, a token of a small scope would become the one that may do all.
+    // A limited token configured here by mistake would gain full rights.
     if token.starts_with(crate::domain::operator::TOKEN_PREFIX) {
         return Err("a token that the gateway did not make".to_owned());
     }
@@ -233,115 +210,29 @@ pub fn read_token_file(path: &Path) -> io::Result<String> {
     Ok(text.trim_end_matches(['\n', '\r']).to_owned())
 }
 
-fn admin_token(given: Option<&str>, file: Option<&str>, db_path: &Path) -> Result<AdminToken, ConfigError> {
-    if let Some(token) = given {
-        let shown = format!("({} characters)", token.chars().count());
-        check_token(token).map_err(|expected| bad("AEGIS_ADMIN_TOKEN", &shown, &expected))?;
-        return Ok(AdminToken::Given(token.to_owned()));
+fn admin_token(
+    given: Option<Value<'_>>,
+    file: Option<Value<'_>>,
+    db_path: &Path,
+) -> Result<AdminToken, ConfigError> {
+    if let Some(Value { name, text }) = given {
+        let shown = format!("({} characters)", text.chars().count());
+        check_token(text).map_err(|expected| Value { name, text: &shown }.expected(&expected))?;
+        return Ok(AdminToken::Given(text.to_owned()));
     }
     if let Some(file) = file {
-        let fail = |expected: String| bad("AEGIS_ADMIN_TOKEN_FILE", file, &expected);
-        let token = read_token_file(Path::new(file))
-            .map_err(|error| fail(format!("a readable file that holds a token ({error})")))?;
-        check_token(&token).map_err(|expected| fail(format!("a file that holds {expected}")))?;
+        let token = read_token_file(Path::new(file.text))
+            .map_err(|error| file.expected(&format!("a readable file that holds a token ({error})")))?;
+        check_token(&token).map_err(|expected| file.expected(&format!("a file that holds {expected}")))?;
         return Ok(AdminToken::Given(token));
     }
     Ok(AdminToken::Kept(db_path.with_file_name("admin.token")))
 }
 
-fn bind_addr(value: &str) -> Result<SocketAddr, ConfigError> {
-    let numeric =
-        value.strip_prefix("localhost:").map_or_else(|| value.to_owned(), |port| format!("127.0.0.1:{port}"));
-    numeric
-        .parse()
-        .map_err(|_| bad("AEGIS_BIND_ADDR", value, "an IP address and a port, such as 127.0.0.1:8080"))
-}
-
-fn path(name: &'static str, value: &str) -> Result<PathBuf, ConfigError> {
-    // SQLite reads these as something else than a file.
-    if value.starts_with("file:") || value.starts_with(':') || value.contains('\0') {
-        return Err(bad(name, value, "a plain path"));
-    }
-    Ok(PathBuf::from(value))
-}
-
-/// Whether nothing but folders stands in the way of making it.
-fn can_be_folder(path: &Path) -> bool {
-    path.ancestors().find(|part| part.exists()).is_none_or(Path::is_dir)
-}
-
-/// 0 to a million.
-fn rate(name: &'static str, value: Option<&str>, default: u32) -> Result<u32, ConfigError> {
-    number(name, value, default, 0, 1_000_000)
-}
-
-fn number<N: Copy + FromStr + PartialOrd + fmt::Display>(
-    name: &'static str,
-    value: Option<&str>,
-    default: N,
-    min: N,
-    max: N,
-) -> Result<N, ConfigError> {
-    let Some(text) = value else { return Ok(default) };
-    let parsed = text.parse().ok().filter(|number| (min..=max).contains(number));
-    parsed.ok_or_else(|| bad(name, text, &format!("a whole number from {min} to {max}")))
-}
-
-fn log_filter(value: &str) -> Result<String, ConfigError> {
-    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    let is_level = |word: &str| LEVELS.contains(&word.to_ascii_lowercase().as_str());
-    let is_directive = |part: &str| match part.split_once('=') {
-        Some((target, level)) => !target.is_empty() && is_level(level),
-        None => is_level(part),
-    };
-    if value.split(',').all(|part| is_directive(part.trim())) {
-        return Ok(value.to_owned());
-    }
-    Err(bad("RUST_LOG", value, "off, error, warn, info, debug or trace, or target=level pairs"))
-}
-
-fn wal_choice(value: &str) -> Result<WalChoice, ConfigError> {
-    let parsed = value.split_once(':').and_then(|(word, id)| {
-        let log_id = u64::from_str_radix(id, 16).ok().filter(|_| id.len() == 16)?;
-        match word {
-            "replay" => Some(WalChoice { replay: true, log_id }),
-            "set-aside" => Some(WalChoice { replay: false, log_id }),
-            _ => None,
-        }
-    });
-    parsed.ok_or_else(|| {
-        bad("AEGIS_WAL_CHOICE", value, "replay:ID or set-aside:ID, with the ID that the refusal named")
-    })
-}
-
-fn accept_rollback(value: &str) -> Result<String, ConfigError> {
-    if value != EMPTY_HEAD && Hash::parse(value).is_none() {
-        return Err(bad("AEGIS_ACCEPT_ROLLBACK", value, "the hash of the head that the refusal named"));
-    }
-    Ok(value.to_owned())
-}
-
-/// On unless it is turned off.
-fn switch(name: &'static str, value: Option<&str>) -> Result<bool, ConfigError> {
-    match value {
-        None | Some("on") => Ok(true),
-        Some("off") => Ok(false),
-        Some(other) => Err(bad(name, other, "on or off")),
-    }
-}
-
-fn bad(name: &'static str, value: &str, expected: &str) -> ConfigError {
-    ConfigError { name, value: format!("{value:?}"), expected: expected.to_owned() }
-}
-
-fn not_utf8(name: &str) -> ConfigError {
-    let name = NAMES.iter().find(|known| **known == name).copied().unwrap_or("RUST_LOG");
-    bad(name, "(not UTF-8)", "text in UTF-8")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::approval::TTL_SECONDS_DEFAULT;
 
     fn read(pairs: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
@@ -351,14 +242,20 @@ mod tests {
     #[test]
     fn nothing_set_gives_the_documented_defaults() {
         let config = read(&[]).expect("defaults");
-        assert_eq!(config.bind_addr.to_string(), "127.0.0.1:8080");
-        assert_eq!(config.db_path, Path::new("db/aegisagent.db"));
-        assert_eq!(config.backup_dir, Path::new("backups"));
         assert!(config.admin_token == AdminToken::Kept(PathBuf::from("db/admin.token")));
-        assert_eq!(config.body_bytes_max, 1_048_576);
-        assert_eq!((config.auth_failures_per_minute, config.authorize_per_second), (60, 0));
-        assert_eq!(config.approval_ttl_seconds, 1800);
-        assert_eq!(config.log_filter, "info");
+        assert_eq!(config.approval_ttl_seconds, TTL_SECONDS_DEFAULT);
+        let shown = config.to_string();
+        for Setting { name, default, .. } in SETTINGS.iter().filter(|setting| !setting.default.is_empty()) {
+            assert!(shown.lines().any(|line| line == format!("{name}={default}")), "{name}: {shown}");
+        }
+    }
+
+    #[test]
+    fn every_setting_is_read() {
+        for Setting { name, .. } in SETTINGS {
+            let error = read(&[(name, "\0")]).expect_err(name);
+            assert_eq!(&error.name, name);
+        }
     }
 
     #[test]
