@@ -183,7 +183,7 @@ impl Backups {
 
     /// Writes a backup of `store` under `name`.
     pub fn write(&self, store: &Store, clock: &dyn Clock, name: &BackupName) -> Result<Finished, Error> {
-        self.write_from(|| store.snapshot(), &store.background(), clock, name)
+        self.write_from(|| store.copy_source(), &store.background(), clock, name)
     }
 
     /// The same of whatever database `source` shows.

@@ -17,8 +17,7 @@ pub fn list(gateway: &Gateway, filter: &Filter, page: Page) -> Result<Vec<Event>
         Ok::<_, Error>(audit::list(connection, &filter, page.limit, page.offset)?)
     };
     if page.offset > OFFSET_AT_ONCE_MAX || filter.conditions() > 1 {
-        let snapshot = gateway.store.snapshot()?;
-        return list(&snapshot);
+        return gateway.store.read_aside(list);
     }
     gateway.store.read(list)
 }

@@ -19,8 +19,7 @@ pub fn list(gateway: &Gateway, filter: &Filter, keys: &Keys, page: Page) -> Resu
         Ok(decisions::list(connection, &filter, window)?)
     };
     if page.offset > OFFSET_AT_ONCE_MAX {
-        let snapshot = gateway.store.snapshot()?;
-        return list(&snapshot);
+        return gateway.store.read_aside(list);
     }
     gateway.store.read(list)
 }

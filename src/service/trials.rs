@@ -90,23 +90,15 @@ pub fn run(gateway: &Gateway, draft: &Draft, subject: &Subject) -> Result<Report
         Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
         Err(TryLockError::WouldBlock) => return Err(Error::Busy("another trial is running".to_owned())),
     };
-    let snapshot = gateway.store.snapshot()?;
-    let view = snapshot.unchecked_transaction().map_err(crate::store::Error::cannot("begin to read"))?;
-    let now = gateway.store.policies(&view)?;
-    let policy = Policy::new(&draft.policy_key, 0, document, draft.body.len());
-    let then = now.with(&draft.policy_key, Some(policy));
-    check_limits(&then)?;
-    let mut bench =
-        Bench { view: &view, sets: Sets::new(PolicySet::clone(&now), then), registered: HashMap::new() };
-    let tried = match subject {
-        Subject::Calls(calls) => calls
-            .iter()
-            .enumerate()
-            .map(|(index, call)| bench.try_call(index, call))
-            .collect::<Result<_, _>>()?,
-        Subject::Decisions { limit, from, to } => bench.try_decisions(*limit, *from, *to)?,
-    };
-    Ok(Report { policy_version: now.tag().to_owned(), tried })
+    gateway.store.read_aside(|view| {
+        let now = gateway.store.policies(view)?;
+        let policy = Policy::new(&draft.policy_key, 0, document, draft.body.len());
+        let then = now.with(&draft.policy_key, Some(policy));
+        check_limits(&then)?;
+        let sets = Sets::new(PolicySet::clone(&now), then);
+        let tried = Bench { view, sets, registered: HashMap::new() }.try_all(subject)?;
+        Ok(Report { policy_version: now.tag().to_owned(), tried })
+    })
 }
 
 /// One view of the database, and what was looked up in it.
@@ -117,6 +109,15 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
+    fn try_all(&mut self, subject: &Subject) -> Result<Vec<Tried>, Error> {
+        match subject {
+            Subject::Calls(calls) => {
+                calls.iter().enumerate().map(|(index, call)| self.try_call(index, call)).collect()
+            }
+            Subject::Decisions { limit, from, to } => self.try_decisions(*limit, *from, *to),
+        }
+    }
+
     fn try_call(&mut self, index: usize, request: &Request) -> Result<Tried, Error> {
         let name = request.agent.as_deref().unwrap_or("");
         let agent = match agents::find(self.view, name)? {

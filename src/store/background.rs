@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::error::Error;
-use super::snapshot::Stopping;
+use super::stopping::Stopping;
 use super::watch::Watch;
 
 /// How long a thread works before it looks whether to rest: what an answer may have to

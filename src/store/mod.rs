@@ -24,7 +24,7 @@ pub mod operators;
 pub mod policies;
 pub mod receipts;
 pub mod sizes;
-mod snapshot;
+mod stopping;
 pub mod tools;
 mod watch;
 
@@ -52,7 +52,7 @@ pub use background::{Background, Turn};
 pub use commit::Tx;
 pub use error::{Error, Refusal};
 pub use known::Basis;
-pub use snapshot::{Snapshot, Stopping};
+pub use stopping::Stopping;
 
 /// How far the clock may be behind the last receipt without a word about it.
 const CLOCK_BEHIND_SECONDS_TOLD: i64 = 300;
@@ -144,13 +144,21 @@ impl Store {
     {
         let reader = unpoisoned(&self.reader);
         let connection = reader.as_ref().ok_or(Error::Closed)?;
-        let view = connection.unchecked_transaction().map_err(Error::cannot("begin to read"))?;
-        let result = query(&view);
-        view.finish().map_err(Error::cannot("end a read"))?;
+        let result = on_one_view(connection, query);
         if result.is_ok() {
             self.watch.read();
         }
         result
+    }
+
+    /// The same on a connection of its own, for what may take long: nobody waits for it,
+    /// and it fails when the gateway stops.
+    pub fn read_aside<T, E, F>(&self, query: F) -> Result<T, E>
+    where
+        F: FnOnce(&Connection) -> Result<T, E>,
+        E: From<Error>,
+    {
+        on_one_view(&self.connect_aside()?, query)
     }
 
     /// The agent whose token hashes to this. From memory where it is known; whoever
@@ -177,10 +185,22 @@ impl Store {
         policies::known_or_loaded(&self.known, view)
     }
 
-    /// A read-only connection of its own, for work that takes long.
-    pub fn snapshot(&self) -> Result<Snapshot, Error> {
+    /// The source of a copy: `VACUUM INTO` is one statement, and refuses to run inside a
+    /// transaction. Whatever reads in more than one is [`Store::read_aside`]'s.
+    pub fn copy_source(&self) -> Result<Box<Connection>, Error> {
+        self.connect_aside().map(Box::new)
+    }
+
+    /// A read-only connection, on which everything fails when the gateway stops.
+    fn connect_aside(&self) -> Result<Connection, Error> {
+        if self.stopping.is_set() {
+            return Err(Error::Closed);
+        }
         self.watch.check_files()?;
-        Snapshot::open(&self.path, &self.stopping)
+        let mut connection =
+            connection::reader(&self.path).map_err(Error::cannot("open the database for reading"))?;
+        self.stopping.ends(&mut connection)?;
+        Ok(connection)
     }
 
     /// Ends backups and verifications, and lets none begin: the gateway is stopping.
@@ -238,6 +258,17 @@ impl Store {
         writer.close().map_err(|(_, error)| Error::cannot("close the database")(error))?;
         in_place
     }
+}
+
+/// Runs `query` in a read transaction: all its statements see one state.
+fn on_one_view<T, E: From<Error>>(
+    connection: &Connection,
+    query: impl FnOnce(&Connection) -> Result<T, E>,
+) -> Result<T, E> {
+    let view = connection.unchecked_transaction().map_err(Error::cannot("begin to read"))?;
+    let result = query(&view);
+    view.finish().map_err(Error::cannot("end a read"))?;
+    result
 }
 
 impl std::fmt::Debug for Store {

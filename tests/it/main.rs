@@ -28,6 +28,7 @@ mod openapi;
 mod operators;
 mod policies;
 mod process;
+mod reads;
 mod runbook;
 mod scale;
 mod scripts;

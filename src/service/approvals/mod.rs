@@ -106,8 +106,7 @@ pub fn list(gateway: &Gateway, actor: &Actor, page: Page) -> Result<Vec<Seen>, E
         seen.collect()
     };
     if page.offset > OFFSET_AT_ONCE_MAX {
-        let snapshot = gateway.store.snapshot()?;
-        return list(&snapshot);
+        return gateway.store.read_aside(list);
     }
     gateway.store.read(list)
 }

@@ -1,0 +1,36 @@
+//! The gateway's stop, as work that takes long sees it: a stop must not wait for a backup
+//! or a verification.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rusqlite::Connection;
+
+use super::error::Error;
+
+/// How often long work looks whether it is to end, in operations of SQLite's virtual
+/// machine: well under a millisecond.
+const LOOK_EVERY_OPERATIONS: i32 = 1000;
+
+/// Set once, when the gateway stops.
+#[derive(Debug, Clone, Default)]
+pub struct Stopping(Arc<AtomicBool>);
+
+impl Stopping {
+    /// Whether the gateway stops.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Makes whatever runs on `connection` fail with an interrupt when the gateway stops.
+    pub fn ends(&self, connection: &mut Connection) -> Result<(), Error> {
+        let stopping = self.clone();
+        connection
+            .progress_handler(LOOK_EVERY_OPERATIONS, Some(move || stopping.is_set()))
+            .map_err(Error::cannot("watch a connection"))
+    }
+}

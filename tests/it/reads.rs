@@ -1,0 +1,82 @@
+//! What reads beside the traffic sees one state.
+
+use std::sync::Arc;
+use std::thread;
+
+use serde_json::json;
+
+use aegis_gateway::clock::SystemClock;
+use aegis_gateway::domain::canon::Hash;
+use aegis_gateway::service::operators::Actor;
+use aegis_gateway::service::{self, policies};
+use aegis_gateway::startup::{self, Options, Started};
+use aegis_gateway::store;
+
+use crate::support::Home;
+
+/// The services on a new database in `home`, and what else was opened for them.
+fn services(home: &Home) -> (service::Gateway, store::guard::Guard) {
+    let clock = Arc::new(SystemClock);
+    let (database, backups) = (home.path("a.db"), home.path("backups"));
+    let options = Options::new(&database, &backups);
+    let Started { store, guard, backups } = startup::start(&options, &*clock).expect("a new database");
+    (service::Gateway::new(store, clock, backups, Hash::of(b"configured")), guard)
+}
+
+#[test]
+fn every_statement_of_a_read_aside_sees_one_state() {
+    let home = Home::new();
+    let (gateway, guard) = services(&home);
+    let versions = |view: &_| store::policies::versions(view, "p", 10, 0).map(|all| all.len());
+    let create = || {
+        let rule = json!({"id": "r", "effect": "deny", "when": {"tool": "none"}});
+        let document = json!({"rules": [rule]}).to_string();
+        policies::create(&gateway, Actor::configured(), "p".to_owned(), "n".to_owned(), document)
+    };
+    create().expect("created");
+    let seen: Result<_, store::Error> = gateway.store.read_aside(|view| {
+        let before = versions(view)?;
+        create().expect("created");
+        Ok((before, versions(view)?))
+    });
+    assert_eq!(seen.expect("read"), (1, 1));
+    assert_eq!(gateway.store.read_aside(versions).expect("read"), 2, "another view");
+    gateway.store.close().expect("closed");
+    guard.release().expect("released");
+}
+
+/// So many newer ones stand before the approval that is edited.
+const NEWER: usize = 10_001;
+
+#[test]
+fn a_list_of_approvals_shows_each_as_it_was_at_one_moment_however_far_back() {
+    const EDITS: usize = 300;
+    let home = Home::new();
+    let gateway = home.start();
+    let agent = gateway.agent("a");
+    let asked = agent.ask("write", "semi_trusted_customer");
+    let id = asked.body["approval"]["approval_id"].as_str().expect("an id");
+    assert_eq!(gateway.stop(), 0);
+    home.sql(&format!(
+        "INSERT INTO approvals (id, decision_id, agent_id, status, original_action_hash, action_hash, \
+         tool_call, approver_group, created_at, expires_at) \
+         WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {NEWER}) \
+         SELECT i, i, agent_id, status, original_action_hash, action_hash, tool_call, approver_group, \
+         created_at, expires_at FROM approvals, n"
+    ));
+    let gateway = home.start();
+    let edit = |number: usize| {
+        let call = json!({"tool": "t", "action": "write", "resource": "r", "mutates_state": true,
+                          "parameters": {"amount": number}});
+        let body = json!({"approver_user_id": "alice", "edited_tool_call": call});
+        let answer = gateway.operator("POST", &format!("/v1/approvals/{id}/edit"), Some(&body));
+        assert_eq!(answer.status, 200, "{answer:?}");
+    };
+    thread::scope(|scope| {
+        let editing = scope.spawn(|| (0..EDITS).for_each(edit));
+        while !editing.is_finished() {
+            let listed = gateway.get(&format!("/v1/approvals?limit=1&offset={NEWER}"));
+            assert_eq!(listed[0]["approval_id"], id, "{listed}");
+        }
+    });
+}
