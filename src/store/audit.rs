@@ -54,16 +54,6 @@ pub struct Filter {
     pub event_type: Option<EventType>,
 }
 
-impl Filter {
-    /// How many conditions there are; with more than one, no index leads to what passes.
-    pub fn conditions(&self) -> usize {
-        [self.decision_id.is_some(), self.agent_id.is_some(), self.event_type.is_some()]
-            .into_iter()
-            .filter(|given| *given)
-            .count()
-    }
-}
-
 /// Events that pass `filter`, newest first.
 pub fn list(connection: &Connection, filter: &Filter, limit: u32, offset: u32) -> Result<Vec<Event>, Error> {
     let mut sql = format!("SELECT {COLUMNS} FROM audit_events WHERE 1");

@@ -1,4 +1,4 @@
-//! What reads beside the traffic sees one state.
+//! What reads beside the traffic: it sees one state, and nobody waits for it.
 
 use std::sync::Arc;
 use std::thread;
@@ -8,11 +8,11 @@ use serde_json::json;
 use aegis_gateway::clock::SystemClock;
 use aegis_gateway::domain::canon::Hash;
 use aegis_gateway::service::operators::Actor;
-use aegis_gateway::service::{self, policies};
+use aegis_gateway::service::{self, Error, Keys, Page, approvals, audit, decisions, policies};
 use aegis_gateway::startup::{self, Options, Started};
 use aegis_gateway::store;
 
-use crate::support::Home;
+use crate::support::{Home, wait_until};
 
 /// The services on a new database in `home`, and what else was opened for them.
 fn services(home: &Home) -> (service::Gateway, store::guard::Guard) {
@@ -41,6 +41,32 @@ fn every_statement_of_a_read_aside_sees_one_state() {
     });
     assert_eq!(seen.expect("read"), (1, 1));
     assert_eq!(gateway.store.read_aside(versions).expect("read"), 2, "another view");
+    gateway.store.close().expect("closed");
+    guard.release().expect("released");
+}
+
+#[test]
+fn a_list_waits_for_no_other_reader() {
+    let home = Home::new();
+    let (gateway, guard) = services(&home);
+    let page = Page { limit: 50, offset: 0 };
+    let without_index = store::decisions::Filter { text: Some("x".to_owned()), ..Default::default() };
+    let lists: [&(dyn Fn() -> Result<usize, Error> + Sync); 4] = [
+        &|| decisions::list(&gateway, &without_index, &Keys::default(), page).map(|all| all.decisions.len()),
+        &|| audit::list(&gateway, &store::audit::Filter::default(), page).map(|all| all.len()),
+        &|| approvals::list(&gateway, &Actor::configured(), page).map(|all| all.len()),
+        &|| policies::list(&gateway, page).map(|all| all.len()),
+    ];
+    thread::scope(|scope| {
+        let meanwhile: Result<(), store::Error> = gateway.store.read(|_| {
+            let running = lists.map(|list| scope.spawn(list));
+            wait_until("every list is there", || running.iter().all(|list| list.is_finished()));
+            let counts = running.map(|list| list.join().expect("no panic").expect("listed"));
+            assert_eq!(counts, [0; 4]);
+            Ok(())
+        });
+        meanwhile.expect("read");
+    });
     gateway.store.close().expect("closed");
     guard.release().expect("released");
 }
