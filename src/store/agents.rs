@@ -66,18 +66,24 @@ pub fn set_signing_key(
     now: Timestamp,
 ) -> Result<(), Error> {
     tx.changes_registry();
-    let connection = tx.connection();
-    let done = match key {
-        Some(key) => connection
+    let doing = "set an agent's signing key";
+    match key {
+        Some(key) => tx
+            .connection()
             .prepare_cached(
                 "INSERT OR REPLACE INTO agent_signing_keys (agent_id, hmac_states, set_at) VALUES (?1, ?2, ?3)",
             )
-            .and_then(|mut insert| insert.execute((id, key.to_bytes(), now.to_string()))),
-        None => connection
+            .and_then(|mut insert| insert.execute((id, key.to_bytes(), now.to_string())))
+            .map_err(Error::cannot(doing))
+            .and_then(Error::unless_one(doing)),
+        // There may have been none.
+        None => tx
+            .connection()
             .prepare_cached("DELETE FROM agent_signing_keys WHERE agent_id = ?1")
-            .and_then(|mut delete| delete.execute([id])),
-    };
-    done.map(|_| ()).map_err(Error::cannot("set an agent's signing key"))
+            .and_then(|mut delete| delete.execute([id]))
+            .map(|_| ())
+            .map_err(Error::cannot(doing)),
+    }
 }
 
 /// Writes what describes an agent as it is now, its signing key apart.

@@ -429,11 +429,13 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::domain::signature::SigningKey;
     use crate::domain::time::Timestamp;
+    use crate::domain::tool::{DefaultDecision, Risk, Tool, ToolAction};
     use crate::evidence::FirstBreak;
     use crate::evidence::database::{self, Extent};
     use crate::store::receipts::{self, Entry};
-    use crate::store::{connection, files};
+    use crate::store::{agents, connection, files, tools};
 
     const NOW: Timestamp = Timestamp::from_micros(1_780_000_000_000_000);
     const PATIENCE: Duration = Duration::from_secs(20);
@@ -468,6 +470,7 @@ mod tests {
     }
 
     type Ran = Result<i64, Error>;
+    type Run = fn(&mut Tx<'_>) -> Ran;
 
     impl Made {
         fn append(&self, tool: &'static str) -> Ran {
@@ -475,7 +478,7 @@ mod tests {
         }
 
         /// Runs the operations in one batch: they queue up while the writer is held.
-        fn in_one_batch(&self, operations: Vec<fn(&mut Tx<'_>) -> Ran>) -> Vec<Ran> {
+        fn in_one_batch(&self, operations: Vec<Run>) -> Vec<Ran> {
             let count = operations.len();
             let threads = self.committer.between_batches(|_| {
                 let mut threads: Vec<JoinHandle<Ran>> = Vec::new();
@@ -621,6 +624,48 @@ mod tests {
         assert!(results.iter().all(Result::is_err), "{results:?}");
         assert_eq!(made.append("c").expect("written"), 1);
         assert_eq!(made.chain(), ["c"]);
+    }
+
+    #[test]
+    fn a_write_that_the_database_takes_and_does_not_keep_is_an_error() {
+        let cases: [(&str, Run); 3] = [
+            ("UPDATE ON chain", |tx| append(tx, "a")),
+            ("INSERT ON agent_signing_keys", |tx| {
+                agents::set_signing_key(tx, "a", Some(&SigningKey::new(b"key")), NOW).map(|()| 0)
+            }),
+            ("INSERT ON tool_actions", |tx| tools::upsert(tx, &tool(), NOW).map(|_| 0)),
+        ];
+        for (write, operation) in cases {
+            let made = made();
+            let swallow = format!("CREATE TRIGGER mine BEFORE {write} BEGIN SELECT RAISE(IGNORE); END");
+            let changed = made.committer.between_batches(|writer| writer.execute_batch(&swallow));
+            changed.expect("it is open").expect("a trigger");
+            let error = made.committer.write(operation).expect_err(write);
+            assert!(matches!(&error, Error::Corrupt(what) if what.ends_with("kept 0 rows")), "{error}");
+            assert!(made.chain().is_empty());
+        }
+    }
+
+    fn tool() -> Tool {
+        let action = ToolAction {
+            action_key: "a".to_owned(),
+            description: None,
+            risk: Risk::Low,
+            mutates_state: false,
+            approval_required: false,
+            default_decision: DefaultDecision::Policy,
+            data_access: None,
+        };
+        Tool {
+            id: "i".to_owned(),
+            skill_key: "t".to_owned(),
+            name: "n".to_owned(),
+            kind: "k".to_owned(),
+            auth_type: None,
+            owner_team: None,
+            default_risk: None,
+            actions: vec![action],
+        }
     }
 
     #[test]
