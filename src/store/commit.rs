@@ -11,7 +11,9 @@
 //!   `synchronous=FULL` is after the sync.
 //! - An operation that fails or panics is rolled back alone; its neighbours commit.
 //! - When COMMIT fails, every operation of the batch fails, none is in the
-//!   database, and what memory knew of it is forgotten.
+//!   database, and what memory knew of it is forgotten. A panic of the committing thread's
+//!   own is such a failure.
+//! - Nobody waits for a thread that has ended: with it the queue is closed.
 //!
 //! # Locking
 //! `queue` is held for moments; `writer` by the committing thread for one batch, and
@@ -239,6 +241,7 @@ impl Shared {
     /// The committing thread: batch after batch, until the store is closed and
     /// nothing waits.
     fn run(&self) {
+        let _closes_the_queue = End(self);
         while self.wait_for_work() {
             let (batch, outcome) = {
                 let mut writer = unpoisoned(&self.writer);
@@ -246,12 +249,7 @@ impl Shared {
                 let outcome = writer.commit(&mut batch);
                 (batch, outcome)
             };
-            for job in batch {
-                let outcome = outcome.clone();
-                if catch_unwind(AssertUnwindSafe(|| job.settle(outcome))).is_err() {
-                    log::error!("a caller panicked when it was told its result");
-                }
-            }
+            settle(batch, &outcome);
         }
     }
 
@@ -276,9 +274,37 @@ impl Shared {
     }
 }
 
+fn settle(jobs: impl IntoIterator<Item = Box<dyn Operation>>, outcome: &Result<(), Error>) {
+    for job in jobs {
+        if catch_unwind(AssertUnwindSafe(|| job.settle(outcome.clone()))).is_err() {
+            log::error!("a caller panicked when it was told its result");
+        }
+    }
+}
+
+/// The committing thread's end, also by a panic that nothing has caught: whoever waits is
+/// told, whoever comes is refused, and readiness knows.
+struct End<'a>(&'a Shared);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        let waiting = {
+            let mut queue = unpoisoned(&self.0.queue);
+            queue.closed = true;
+            std::mem::take(&mut queue.waiting)
+        };
+        if thread::panicking() {
+            log::error!("the committing thread has panicked: nothing is written until a restart");
+            unpoisoned(&self.0.writer).watch.write_failed(&Error::Panicked);
+        }
+        settle(waiting, &Err(Error::Closed));
+    }
+}
+
 impl Writer {
     fn commit(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<(), Error> {
-        let outcome = self.try_commit(batch);
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.try_commit(batch)));
+        let outcome = outcome.unwrap_or(Err(Error::Panicked));
         match &outcome {
             Ok(true) => self.watch.wrote(),
             Ok(false) => {}
@@ -423,8 +449,10 @@ fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::panic_any;
     use std::path::PathBuf;
     use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+    use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
     use std::thread::{self, JoinHandle};
     use std::time::{Duration, Instant};
 
@@ -699,6 +727,79 @@ mod tests {
         let count = THREADS * EACH - failed.load(Ordering::Relaxed);
         assert_eq!(seqs, (1..=i64::try_from(count).expect("few")).collect::<Vec<_>>());
         assert_eq!(made.chain().len(), count);
+    }
+
+    /// Panics where no caller's code runs; first it lets another operation wait.
+    struct Bomb<P> {
+        made: Arc<Committer>,
+        payload: fn() -> P,
+        other: SyncSender<Ran>,
+    }
+
+    impl<P: Send + 'static> Operation for Bomb<P> {
+        fn run(&mut self, _: &mut Tx<'_>) -> bool {
+            let other = self.other.clone();
+            self.made.write_then(|tx| append(tx, "b"), move |result| other.send(result).expect("awaited"));
+            panic_any((self.payload)())
+        }
+
+        fn settle(self: Box<Self>, _: Result<(), Error>) {}
+    }
+
+    impl Made {
+        /// What becomes of an operation in the batch with the bomb, of one that waits
+        /// meanwhile, and of one that comes later.
+        fn blown_up<P: Send + 'static>(&self, payload: fn() -> P) -> [Ran; 3] {
+            let told = || sync_channel(1);
+            let ((same, in_batch), (other, waiting), (later, afterwards)) = (told(), told(), told());
+            let send = |to: SyncSender<Ran>| move |result| to.send(result).expect("awaited");
+            let made = Arc::clone(&self.committer);
+            let open = self.committer.between_batches(|_| {
+                self.committer.write_then(|tx| append(tx, "a"), send(same));
+                self.committer.shared.enqueue(Box::new(Bomb { made, payload, other })).is_none()
+            });
+            assert_eq!(open, Some(true));
+            let result = |from: Receiver<Ran>| match from.recv_timeout(PATIENCE) {
+                Ok(result) => result,
+                // What `write` makes of a sender that was dropped.
+                Err(RecvTimeoutError::Disconnected) => Err(Error::Panicked),
+                Err(RecvTimeoutError::Timeout) => panic!("a caller waits in vain"),
+            };
+            let [in_batch, waiting] = [in_batch, waiting].map(result);
+            self.committer.write_then(|tx| append(tx, "c"), send(later));
+            [in_batch, waiting, result(afterwards)]
+        }
+    }
+
+    #[test]
+    fn a_panic_of_the_thread_s_own_fails_the_batch_and_nothing_else() {
+        let made = made();
+        let [same, waiting, later] = made.blown_up(|| "in a test");
+        assert!(matches!(same, Err(Error::Panicked)), "{same:?}");
+        assert_eq!((waiting.expect("written"), later.expect("written")), (1, 2));
+        assert_eq!(made.chain(), ["b", "c"]);
+    }
+
+    /// What a panic carries may panic itself when it is dropped, which nothing catches.
+    struct Fuse;
+
+    impl Drop for Fuse {
+        fn drop(&mut self) {
+            panic!("in a test");
+        }
+    }
+
+    #[test]
+    fn when_the_thread_has_ended_nobody_waits_and_it_is_known() {
+        let made = made();
+        let [same, waiting, later] = made.blown_up(|| Fuse);
+        assert!(matches!(same, Err(Error::Panicked)), "{same:?}");
+        assert!(matches!(waiting, Err(Error::Closed)), "{waiting:?}");
+        assert!(matches!(later, Err(Error::Closed)), "{later:?}");
+        let (_, failure) = unpoisoned(&made.committer.shared.writer).watch.last_write();
+        assert_eq!(failure, Some(Error::Panicked.to_string()));
+        drop(made.committer.close().expect("a connection"));
+        assert!(made.chain().is_empty());
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub enum Error {
     InUse,
     /// The operation panicked; it was rolled back.
     Panicked,
-    /// The store is shutting down.
+    /// The store is closed, or about to be.
     Closed,
 }
 
@@ -114,7 +114,7 @@ impl fmt::Display for Error {
                 f.write_str("another program has the database open, so its log could not be moved into it")
             }
             Error::Panicked => f.write_str("the operation panicked and was rolled back"),
-            Error::Closed => f.write_str("the store is closing"),
+            Error::Closed => f.write_str("the store is closed"),
         }
     }
 }
