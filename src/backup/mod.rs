@@ -133,7 +133,7 @@ impl std::error::Error for Error {
 
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
-        if error.is_disk_full() {
+        if error.is_disk_full() || error.is_write_refused() {
             Error::DiskFull(error.to_string())
         } else if error.is_stop() {
             Error::Stopping

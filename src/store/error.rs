@@ -72,17 +72,29 @@ impl Error {
         }
     }
 
-    /// Whether there was no room left: SQLite's FULL, the system's ENOSPC and
-    /// EDQUOT, or a file-size limit (EFBIG, which SQLite reports as IOERR_WRITE).
+    /// Whether there was no room left: SQLite's FULL, or the system's ENOSPC, EDQUOT or EFBIG.
     pub fn is_disk_full(&self) -> bool {
         match self {
-            Error::Sqlite { source, .. } => matches!(
-                source.sqlite_error(),
-                Some(error) if error.code == rusqlite::ErrorCode::DiskFull
-                    || error.extended_code == rusqlite::ffi::SQLITE_IOERR_WRITE
-            ),
+            Error::Sqlite { source, .. } => source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
             Error::Io { source, .. } => is_disk_full(source),
             Error::Corrupt(_)
+            | Error::Replaced
+            | Error::RolledBack
+            | Error::InUse
+            | Error::Panicked
+            | Error::Closed => false,
+        }
+    }
+
+    /// Whether SQLite could not write and does not say why, IOERR_WRITE: a quota or a limit
+    /// on the size of files was reached, or the disk fails or has become read-only.
+    pub fn is_write_refused(&self) -> bool {
+        match self {
+            Error::Sqlite { source, .. } => source
+                .sqlite_error()
+                .is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_WRITE),
+            Error::Io { .. }
+            | Error::Corrupt(_)
             | Error::Replaced
             | Error::RolledBack
             | Error::InUse
