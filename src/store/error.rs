@@ -172,22 +172,22 @@ impl Refusal {
         }
     }
 
-    /// For `map_err` on SQLite's errors: a database that is locked, or on a disk that
-    /// fails, is not a damaged one.
+    /// For `map_err` on SQLite's errors.
     pub fn sqlite(doing: &'static str) -> impl Fn(rusqlite::Error) -> Refusal {
+        move |error| Refusal::of_sqlite(doing, &error)
+    }
+
+    /// A database that is locked, or on a disk that fails, is not a damaged one.
+    fn of_sqlite(doing: &'static str, error: &rusqlite::Error) -> Refusal {
         use rusqlite::ErrorCode::{DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase};
-        move |error| {
-            let what = format!("cannot {doing}: {error}");
-            match error.sqlite_error_code() {
-                Some(DatabaseBusy | DatabaseLocked) => {
-                    Refusal::new(what, "another program has it open: close that, and start again")
-                }
-                Some(DiskFull) => Refusal::new(what, FREE_SOME_ROOM),
-                Some(DatabaseCorrupt | NotADatabase) | None => Refusal::damaged(what),
-                Some(_) => {
-                    Refusal::new(what, "check the disk, its free space, and the files' owner and modes")
-                }
+        let what = format!("cannot {doing}: {error}");
+        match error.sqlite_error_code() {
+            Some(DatabaseBusy | DatabaseLocked) => {
+                Refusal::new(what, "another program has it open: close that, and start again")
             }
+            Some(DiskFull) => Refusal::new(what, FREE_SOME_ROOM),
+            Some(DatabaseCorrupt | NotADatabase) | None => Refusal::damaged(what),
+            Some(_) => Refusal::new(what, "check the disk, its free space, and the files' owner and modes"),
         }
     }
 
@@ -209,10 +209,7 @@ impl std::error::Error for Refusal {}
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         match error {
-            Error::Sqlite { doing, source } => match Arc::try_unwrap(source) {
-                Ok(source) => Refusal::sqlite(doing)(source),
-                Err(source) => Refusal::damaged(format!("cannot {doing}: {source}")),
-            },
+            Error::Sqlite { doing, source } => Refusal::of_sqlite(doing, &source),
             Error::Corrupt(what) => Refusal::damaged(what),
             Error::Io { .. }
             | Error::Replaced
@@ -221,5 +218,20 @@ impl From<Error> for Refusal {
             | Error::Panicked
             | Error::Closed => Refusal::new(error.to_string(), "check the disk and the log"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_database_is_not_called_damaged_whoever_else_has_the_error() {
+        let busy =
+            rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), None);
+        let error = Error::cannot("read the chain's head")(busy);
+        let told = Refusal::from(error.clone()).to_string();
+        assert!(told.contains("another program has it open"), "{told}");
+        drop(error);
     }
 }
