@@ -1,11 +1,10 @@
 //! Audit events. Written in the transaction of what they tell of, and never changed.
 
-use rusqlite::types::Type;
 use rusqlite::{Connection, Row};
 
 use crate::domain::audit::{Event, EventType};
-use crate::domain::time::Timestamp;
 
+use super::column;
 use super::commit::Tx;
 use super::error::Error;
 
@@ -82,14 +81,9 @@ pub fn list(connection: &Connection, filter: &Filter, limit: u32, offset: u32) -
 }
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Event> {
-    let unknown = |column, what: &'static str| {
-        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, what.into())
-    };
-    let word: String = row.get(1)?;
-    let at: String = row.get(15)?;
     Ok(Event {
         id: row.get(0)?,
-        event_type: EventType::parse(&word).ok_or_else(|| unknown(1, "unknown word"))?,
+        event_type: column::word(row, 1, EventType::parse)?,
         agent_id: row.get(2)?,
         user_id: row.get(3)?,
         run_id: row.get(4)?,
@@ -103,6 +97,6 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Event> {
         output_hash: row.get(12)?,
         decision_id: row.get(13)?,
         approval_id: row.get(14)?,
-        created_at: Timestamp::parse(&at).ok_or_else(|| unknown(15, "not a time"))?,
+        created_at: column::time(row, 15)?,
     })
 }

@@ -3,14 +3,13 @@
 use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use crate::domain::canon::Hash;
 use crate::domain::policy::Outcome;
 use crate::domain::record::{Decision, Recorded};
 use crate::domain::time::Timestamp;
 
 use super::commit::Tx;
 use super::error::Error;
-use super::{decision_counts, receipts};
+use super::{column, decision_counts, receipts};
 
 /// The columns, in the order of [`from_row`].
 pub(crate) const COLUMNS: &str = "seq, id, agent_id, user_id, run_id, trace_id, parent_run_id, tool, action, \
@@ -63,12 +62,6 @@ pub fn insert(tx: &Tx<'_>, seq: i64, decision: &Decision) -> Result<(), Error> {
 /// Reads a decision; `from` is its `seq` column. A column that no decision of ours
 /// can hold is an error.
 pub(crate) fn from_row(row: &Row<'_>, from: usize) -> rusqlite::Result<Decision> {
-    let parsed = |column: usize, what: &'static str| {
-        move || {
-            rusqlite::Error::FromSqlConversionFailure(from + column, rusqlite::types::Type::Text, what.into())
-        }
-    };
-    let text = |column: usize| row.get_ref(from + column).and_then(|value| Ok(value.as_str()?));
     Ok(Decision {
         id: row.get(from + 1)?,
         agent_id: row.get(from + 2)?,
@@ -79,35 +72,21 @@ pub(crate) fn from_row(row: &Row<'_>, from: usize) -> rusqlite::Result<Decision>
         tool: row.get(from + 7)?,
         action: row.get(from + 8)?,
         resource: row.get(from + 9)?,
-        mutates_state: exact_flag(row.get(from + 10)?).ok_or_else(parsed(10, "neither 0 nor 1"))?,
+        mutates_state: column::exact_flag(row, from + 10)?,
         environment: row.get(from + 11)?,
         source_trust: row.get(from + 12)?,
         root_trust_level: row.get(from + 13)?,
-        outcome: Outcome::parse(text(14)?).ok_or_else(parsed(14, "not an outcome"))?,
+        outcome: column::word(row, from + 14, Outcome::parse)?,
         reason: row.get(from + 15)?,
         matched_policy_ids: row.get(from + 16)?,
         policy_version: row.get(from + 17)?,
         risk_score: row.get(from + 18)?,
         composite_risk_score: row.get(from + 19)?,
         request_id: row.get(from + 20)?,
-        action_hash: Hash::parse(text(21)?).ok_or_else(parsed(21, "not a hash"))?,
+        action_hash: column::hash(row, from + 21)?,
         latency_ms: row.get(from + 22)?,
-        created_at: exact_time(text(23)?).ok_or_else(parsed(23, "not a time as the gateway writes it"))?,
+        created_at: column::exact_time(row, from + 23)?,
     })
-}
-
-/// Another number that reads as true would be an edit that no hash shows.
-fn exact_flag(number: i64) -> Option<bool> {
-    match number {
-        0 => Some(false),
-        1 => Some(true),
-        _ => None,
-    }
-}
-
-/// Another spelling of the same instant would be an edit that no hash shows.
-fn exact_time(text: &str) -> Option<Timestamp> {
-    Timestamp::parse(text).filter(|at| at.to_string() == text)
 }
 
 /// The same without copying, and without judging: for the verifier, which compares
@@ -127,8 +106,7 @@ pub(crate) fn recorded_from_row<'a>(row: &'a Row<'_>, from: usize) -> rusqlite::
         tool: text(7)?,
         action: text(8)?,
         resource: optional(9)?,
-        mutates_state: exact_flag(row.get(from + 10)?)
-            .ok_or(rusqlite::Error::IntegralValueOutOfRange(from + 10, 2))?,
+        mutates_state: column::exact_flag(row, from + 10)?,
         environment: text(11)?,
         source_trust: text(12)?,
         root_trust_level: text(13)?,

@@ -10,6 +10,7 @@ pub mod audit;
 mod background;
 pub mod chain;
 mod checkpoint;
+mod column;
 pub(crate) mod commit;
 pub(crate) mod connection;
 pub mod decision_counts;

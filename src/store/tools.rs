@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use crate::domain::time::Timestamp;
 use crate::domain::tool::{DefaultDecision, Risk, Tool, ToolAction};
 
+use super::column;
 use super::commit::Tx;
 use super::error::Error;
 
@@ -93,7 +94,7 @@ pub fn find_action(
             "SELECT {ACTION_COLUMNS} FROM tool_actions \
              WHERE tool_seq = (SELECT seq FROM tools WHERE skill_key = ?1) AND action_key = ?2"
         ))
-        .and_then(|mut row| row.query_row([skill_key, action_key], |row| action_from_row(row, 0)).optional())
+        .and_then(|mut row| row.query_row([skill_key, action_key], action_from_row).optional())
         .map_err(Error::cannot("find a tool's action"))
 }
 
@@ -120,27 +121,20 @@ fn list_rows(connection: &Connection, limit: u32, offset: u32) -> rusqlite::Resu
             auth_type: row.get(5)?,
             owner_team: row.get(6)?,
             default_risk: row.get(7)?,
-            actions: actions.query_map([seq], |row| action_from_row(row, 0))?.collect::<Result<_, _>>()?,
+            actions: actions.query_map([seq], action_from_row)?.collect::<Result<_, _>>()?,
         })
     })?;
     tools.collect()
 }
 
-fn action_from_row(row: &Row<'_>, from: usize) -> rusqlite::Result<ToolAction> {
-    let word = |column: usize| row.get_ref(from + column).and_then(|value| Ok(value.as_str()?));
-    let unknown = |column: usize| {
-        move || {
-            let text = rusqlite::types::Type::Text;
-            rusqlite::Error::FromSqlConversionFailure(from + column, text, "unknown word".into())
-        }
-    };
+fn action_from_row(row: &Row<'_>) -> rusqlite::Result<ToolAction> {
     Ok(ToolAction {
-        action_key: row.get(from)?,
-        description: row.get(from + 1)?,
-        risk: Risk::parse(word(2)?).ok_or_else(unknown(2))?,
-        mutates_state: row.get(from + 3)?,
-        approval_required: row.get(from + 4)?,
-        default_decision: DefaultDecision::parse(word(5)?).ok_or_else(unknown(5))?,
-        data_access: row.get(from + 6)?,
+        action_key: row.get(0)?,
+        description: row.get(1)?,
+        risk: column::word(row, 2, Risk::parse)?,
+        mutates_state: row.get(3)?,
+        approval_required: row.get(4)?,
+        default_decision: column::word(row, 5, DefaultDecision::parse)?,
+        data_access: row.get(6)?,
     })
 }
