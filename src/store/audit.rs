@@ -6,6 +6,7 @@ use crate::domain::audit::{Event, EventType};
 
 use super::column;
 use super::commit::Tx;
+use super::conditions::Conditions;
 use super::error::Error;
 
 const COLUMNS: &str = "id, event_type, agent_id, user_id, run_id, trace_id, span_id, skill, action, resource, \
@@ -55,28 +56,17 @@ pub struct Filter {
 
 /// Events that pass `filter`, newest first.
 pub fn list(connection: &Connection, filter: &Filter, limit: u32, offset: u32) -> Result<Vec<Event>, Error> {
-    let mut sql = format!("SELECT {COLUMNS} FROM audit_events WHERE 1");
-    let mut values: Vec<Box<dyn rusqlite::ToSql>> = Vec::new();
-    let conditions = [
-        ("decision_id", filter.decision_id.as_deref()),
-        ("agent_id", filter.agent_id.as_deref()),
-        ("event_type", filter.event_type.map(EventType::as_str)),
-    ];
-    for (column, value) in conditions {
-        if let Some(value) = value {
-            values.push(Box::new(value.to_owned()));
-            sql.push_str(&format!(" AND {column} = ?{}", values.len()));
-        }
-    }
-    values.push(Box::new(limit));
-    values.push(Box::new(offset));
-    sql.push_str(&format!(" ORDER BY seq DESC LIMIT ?{} OFFSET ?{}", values.len() - 1, values.len()));
+    let mut conditions = Conditions::new();
+    conditions.and("decision_id = ?", filter.decision_id.as_deref());
+    conditions.and("agent_id = ?", filter.agent_id.as_deref());
+    conditions.and("event_type = ?", filter.event_type.map(EventType::as_str));
+    let (limit, offset) = (conditions.bind(limit), conditions.bind(offset));
+    let condition = conditions.sql();
     connection
-        .prepare_cached(&sql)
-        .and_then(|mut rows| {
-            let values = rusqlite::params_from_iter(values.iter().map(|value| &**value));
-            rows.query_map(values, from_row)?.collect()
-        })
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM audit_events WHERE {condition} ORDER BY seq DESC LIMIT {limit} OFFSET {offset}"
+        ))
+        .and_then(|mut rows| rows.query_map(conditions.values(), from_row)?.collect())
         .map_err(Error::cannot("list audit events"))
 }
 

@@ -1,6 +1,5 @@
 //! Recorded decisions.
 
-use rusqlite::types::ToSql;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::domain::policy::Outcome;
@@ -8,6 +7,7 @@ use crate::domain::record::{Decision, Recorded};
 use crate::domain::time::Timestamp;
 
 use super::commit::Tx;
+use super::conditions::Conditions;
 use super::error::Error;
 use super::{column, decision_counts, receipts};
 
@@ -218,28 +218,24 @@ pub fn list(connection: &Connection, filter: &Filter, window: Window) -> Result<
     let Some((oldest, newest)) = bounds(connection, filter, window)? else {
         return Ok(Listed { decisions: Vec::new(), next: None });
     };
-    let (condition, mut values) = filter.condition();
+    let mut conditions = filter.conditions();
     // Where every decision passes, leaving out is counting positions.
-    let (newest, offset) = if values.is_empty() {
+    let (newest, offset) = if conditions.is_empty() {
         (position_after(connection, newest, window.offset)?, 0)
     } else {
         (newest, window.offset)
     };
     let from = if filter.has_index() { oldest } else { oldest.max(newest - LOOKED_THROUGH_MAX + 1) };
-    values.extend([from, newest, i64::from(window.limit), i64::from(offset)].map(boxed));
-    let first = values.len() - 3;
-    let sql = format!(
-        "SELECT {COLUMNS} FROM decisions WHERE {condition} AND seq BETWEEN ?{first} AND ?{} \
-         ORDER BY seq DESC LIMIT ?{} OFFSET ?{}",
-        first + 1,
-        first + 2,
-        first + 3
-    );
+    let (first, last) = (conditions.bind(from), conditions.bind(newest));
+    let (limit, offset) = (conditions.bind(window.limit), conditions.bind(offset));
+    let condition = conditions.sql();
     let rows = connection
-        .prepare_cached(&sql)
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM decisions WHERE {condition} AND seq BETWEEN {first} AND {last} \
+             ORDER BY seq DESC LIMIT {limit} OFFSET {offset}"
+        ))
         .and_then(|mut rows| {
-            let values = rusqlite::params_from_iter(values.iter().map(|value| &**value));
-            rows.query_map(values, |row| Ok((row.get::<_, i64>(0)?, from_row(row, 0)?)))?.collect()
+            rows.query_map(conditions.values(), |row| Ok((row.get(0)?, from_row(row, 0)?)))?.collect()
         })
         .map_err(Error::cannot("list decisions"))?;
     let rows: Vec<(i64, Decision)> = rows;
@@ -294,12 +290,6 @@ fn bounds(connection: &Connection, filter: &Filter, window: Window) -> Result<Op
     Ok((oldest <= newest).then_some((oldest, newest)))
 }
 
-type Value = Box<dyn ToSql>;
-
-fn boxed(value: i64) -> Value {
-    Box::new(value)
-}
-
 impl Filter {
     /// Whether an index leads to what passes, or everything does.
     fn has_index(&self) -> bool {
@@ -318,31 +308,25 @@ impl Filter {
         others.iter().all(|filter| filter.is_none()) && one_of_two && self.decision != Some(Outcome::Allow)
     }
 
-    fn condition(&self) -> (String, Vec<Value>) {
-        let (mut sql, mut values) = ("1".to_owned(), Vec::<Value>::new());
-        let mut and = |condition: &str, value: Option<&str>| {
-            if let Some(value) = value {
-                values.push(Box::new(value.to_owned()));
-                sql.push_str(&format!(" AND {}", condition.replace('?', &format!("?{}", values.len()))));
-            }
-        };
-        and("agent_id = ?", self.agent_id.as_deref());
+    fn conditions(&self) -> Conditions {
+        let mut conditions = Conditions::new();
+        conditions.and("agent_id = ?", self.agent_id.as_deref());
         // The second half is what the partial index asks for.
         let rare = self.decision.is_some_and(|outcome| outcome != Outcome::Allow);
         let decision = if rare { "decision = ? AND decision <> 'allow'" } else { "decision = ?" };
-        and(decision, self.decision.map(Outcome::as_str));
-        and("tool = ?", self.tool.as_deref());
-        and("action = ?", self.action.as_deref());
-        and("resource = ?", self.resource.as_deref());
-        and("run_id = ?", self.run_id.as_deref());
-        and("trace_id = ?", self.trace_id.as_deref());
-        and("source_trust = ?", self.source_trust.as_deref());
-        and("action_hash = ?", self.action_hash.as_deref());
+        conditions.and(decision, self.decision.map(Outcome::as_str));
+        conditions.and("tool = ?", self.tool.as_deref());
+        conditions.and("action = ?", self.action.as_deref());
+        conditions.and("resource = ?", self.resource.as_deref());
+        conditions.and("run_id = ?", self.run_id.as_deref());
+        conditions.and("trace_id = ?", self.trace_id.as_deref());
+        conditions.and("source_trust = ?", self.source_trust.as_deref());
+        conditions.and("action_hash = ?", self.action_hash.as_deref());
         let receipt_hash = "(SELECT receipt_hash FROM receipts WHERE receipts.seq = decisions.seq) = ?";
-        and(receipt_hash, self.receipt_hash.as_deref());
+        conditions.and(receipt_hash, self.receipt_hash.as_deref());
         let anywhere = "(instr(tool, ?) OR instr(action, ?) OR instr(resource, ?) OR instr(reason, ?))";
-        and(anywhere, self.text.as_deref());
-        (sql, values)
+        conditions.and(anywhere, self.text.as_deref());
+        conditions
     }
 }
 

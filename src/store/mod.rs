@@ -12,6 +12,7 @@ pub mod chain;
 mod checkpoint;
 mod column;
 pub(crate) mod commit;
+mod conditions;
 pub(crate) mod connection;
 pub mod decision_counts;
 pub mod decisions;
