@@ -198,13 +198,9 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Approval> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::store::commit::Committer;
-    use crate::store::receipts::Head;
-    use crate::store::watch::Watch;
-    use crate::store::{connection, files, migrate};
+    use crate::store::commit::tests::made;
 
     type Attempt = fn(&Tx<'_>) -> Result<(), Error>;
 
@@ -261,14 +257,7 @@ mod tests {
 
     #[test]
     fn each_change_asks_by_itself_for_everything_it_depends_on() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("a.db");
-        files::create_private_file(&path).expect("created");
-        migrate::create(&mut connection::creator(&path).expect("it opens"), NOW).expect("made");
-        let writer = connection::writer(&path).expect("it opens");
-        let head = Head::load(&writer).expect("a head");
-        let watch = Watch::new(&path, &files::with_suffix(&path, "-wal")).expect("watched");
-        let committer = Committer::start(writer, head, Arc::new(watch), Arc::default()).expect("a thread");
+        let made = made();
         const GIVEN: &str = "status = 'APPROVED', approver_user_id = 'u', decided_at = 't'";
         const ENDED: &str = "status = 'APPROVED', approver_user_id = 'u', decided_at = 't', \
              expires_at = '2026-01-01T00:00:00.000000Z'";
@@ -283,7 +272,7 @@ mod tests {
             (REFUSED, [false; 5]),
         ] {
             let changes: [Attempt; 5] = [decide, edit, consume, consume_another, consume_of_a_frozen_agent];
-            assert_eq!(changes.map(|change| tried(&committer, columns, change)), expected, "{columns}");
+            assert_eq!(changes.map(|change| tried(&made.committer, columns, change)), expected, "{columns}");
         }
     }
 }

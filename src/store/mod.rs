@@ -89,7 +89,7 @@ impl Store {
                  the clock has reached it; see that the clock is right"
             );
         }
-        commit::touch(&writer).map_err(Error::cannot("write to the database"))?;
+        connection::touch(&writer).map_err(Error::cannot("write to the database"))?;
         let reader = connection::reader(path).map_err(&open)?;
         Head::load(&reader)?;
         let checkpoints = connection::checkpointer(path).map_err(&open)?;
@@ -222,7 +222,7 @@ impl Store {
 
     /// A write that changes nothing: it shows that the writer writes and syncs.
     pub fn prove_writer(&self) -> Result<(), Error> {
-        self.write(|tx| commit::touch(tx.connection()).map_err(Error::cannot("write to the database")))
+        self.write(|tx| connection::touch(tx.connection()).map_err(Error::cannot("write to the database")))
     }
 
     /// Fails when the files were moved or replaced under the gateway.
