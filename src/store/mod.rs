@@ -25,6 +25,7 @@ pub mod nonces;
 pub mod operators;
 pub mod policies;
 pub mod receipts;
+pub mod schema;
 pub mod sizes;
 mod stopping;
 pub mod tools;
