@@ -21,6 +21,7 @@ mod guard;
 mod history;
 mod holes;
 mod hostile_folder;
+mod housekeeping;
 mod limits;
 mod load;
 mod manifest;

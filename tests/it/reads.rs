@@ -1,32 +1,19 @@
 //! What reads beside the traffic: it sees one state, and nobody waits for it.
 
-use std::sync::Arc;
 use std::thread;
 
 use serde_json::json;
 
-use aegis_gateway::clock::SystemClock;
-use aegis_gateway::domain::canon::Hash;
 use aegis_gateway::service::operators::Actor;
-use aegis_gateway::service::{self, Error, Keys, Page, approvals, audit, decisions, policies};
-use aegis_gateway::startup::{self, Options, Started};
+use aegis_gateway::service::{Error, Keys, Page, approvals, audit, decisions, policies};
 use aegis_gateway::store;
 
 use crate::support::{Home, wait_until};
 
-/// The services on a new database in `home`, and what else was opened for them.
-fn services(home: &Home) -> (service::Gateway, store::guard::Guard) {
-    let clock = Arc::new(SystemClock);
-    let (database, backups) = (home.path("a.db"), home.path("backups"));
-    let options = Options::new(&database, &backups);
-    let Started { store, guard, backups } = startup::start(&options, &*clock).expect("a new database");
-    (service::Gateway::new(store, clock, backups, Hash::of(b"configured")), guard)
-}
-
 #[test]
 fn every_statement_of_a_read_aside_sees_one_state() {
     let home = Home::new();
-    let (gateway, guard) = services(&home);
+    let (gateway, guard) = home.services();
     let versions = |view: &_| store::policies::versions(view, "p", 10, 0).map(|all| all.len());
     let create = || {
         let rule = json!({"id": "r", "effect": "deny", "when": {"tool": "none"}});
@@ -48,7 +35,7 @@ fn every_statement_of_a_read_aside_sees_one_state() {
 #[test]
 fn a_list_waits_for_no_other_reader() {
     let home = Home::new();
-    let (gateway, guard) = services(&home);
+    let (gateway, guard) = home.services();
     let page = Page { limit: 50, offset: 0 };
     let without_index = store::decisions::Filter { text: Some("x".to_owned()), ..Default::default() };
     let lists: [&(dyn Fn() -> Result<usize, Error> + Sync); 4] = [

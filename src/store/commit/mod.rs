@@ -33,7 +33,7 @@ use std::thread::{self, JoinHandle};
 
 use rusqlite::Connection;
 
-use crate::sync::unpoisoned;
+use crate::sync::{join, unpoisoned};
 
 use super::error::Error;
 use super::known::Known;
@@ -120,11 +120,7 @@ impl Committer {
     pub(crate) fn close(&self) -> Option<Connection> {
         unpoisoned(&self.shared.queue).closed = true;
         self.shared.arrived.notify_one();
-        if let Some(thread) = unpoisoned(&self.thread).take()
-            && thread.join().is_err()
-        {
-            log::error!("the committing thread panicked");
-        }
+        join(&self.thread);
         unpoisoned(&self.shared.writer).connection.take()
     }
 }
