@@ -59,7 +59,10 @@ pub fn tidy(gateway: &Gateway) -> Result<(), Error> {
     while !gateway.housekeeping.stop.is_set()
         && gateway.store.read(|connection| approvals::has_blankable(connection, now))?
     {
-        gateway.store.write(move |tx| approvals::blank(tx, now, CALLS_AT_ONCE))?;
+        if gateway.store.write(move |tx| approvals::blank(tx, now, CALLS_AT_ONCE))? == 0 {
+            let kept = "cannot blank calls: the database took it and kept them";
+            return Err(Error::Corrupt(kept.to_owned()));
+        }
     }
     Ok(())
 }
