@@ -8,7 +8,7 @@ use rusqlite::Connection;
 
 use super::error::Error;
 
-/// How often long work looks whether it is to end, in operations of SQLite's virtual
+/// How often a connection looks whether its work is over, in operations of SQLite's virtual
 /// machine: well under a millisecond.
 const LOOK_EVERY_OPERATIONS: i32 = 1000;
 
@@ -29,8 +29,17 @@ impl Stopping {
     /// Makes whatever runs on `connection` fail with an interrupt when the gateway stops.
     pub fn ends(&self, connection: &mut Connection) -> Result<(), Error> {
         let stopping = self.clone();
-        connection
-            .progress_handler(LOOK_EVERY_OPERATIONS, Some(move || stopping.is_set()))
-            .map_err(Error::cannot("watch a connection"))
+        look_often(connection, move || stopping.is_set())
     }
+}
+
+/// Makes whatever runs on `connection` ask often whether it is over, and fail with an
+/// interrupt when it is.
+pub(super) fn look_often(
+    connection: &mut Connection,
+    is_over: impl FnMut() -> bool + Send + 'static,
+) -> Result<(), Error> {
+    connection
+        .progress_handler(LOOK_EVERY_OPERATIONS, Some(is_over))
+        .map_err(Error::cannot("watch a connection"))
 }
