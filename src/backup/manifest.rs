@@ -204,7 +204,7 @@ impl Drop for Beside {
                 log::error!("cannot remove {}: {error}", path.display());
             }
         }
-        if let Err(error) = files::sync_folder(&self.folder) {
+        if let Err(error) = files::sync(&self.folder) {
             log::error!("cannot sync {}: {error}", self.folder.display());
         }
     }
