@@ -18,8 +18,8 @@
 //! # Locking
 //! `queue` is held for moments; `writer` by the committing thread for one batch, and
 //! between batches by a checkpoint. Nobody takes `writer` while holding `queue`. Answers
-//! are sent, and their lines logged, holding neither; whoever does not read the log from
-//! its pipe holds up this thread as any other.
+//! are sent, and their lines logged, holding neither. A log that nobody reads holds this
+//! thread up once, for a tenth of a second: see [`crate::stderr`].
 
 mod batch;
 mod job;
