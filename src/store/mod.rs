@@ -32,6 +32,7 @@ pub mod tools;
 mod watch;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -69,6 +70,7 @@ pub struct Store {
     watch: Arc<Watch>,
     known: Arc<Known>,
     stopping: Stopping,
+    closed: AtomicBool,
 }
 
 impl Store {
@@ -110,6 +112,7 @@ impl Store {
             watch,
             known,
             stopping: Stopping::default(),
+            closed: AtomicBool::new(false),
         })
     }
 
@@ -155,13 +158,15 @@ impl Store {
     }
 
     /// The same on a connection of its own, for what may take long: nobody waits for it,
-    /// and it fails when the gateway stops.
+    /// and a stop waits for two seconds of it at most.
     pub fn read_aside<T, E, F>(&self, query: F) -> Result<T, E>
     where
         F: FnOnce(&Connection) -> Result<T, E>,
         E: From<Error>,
     {
-        on_one_view(&self.connect_aside()?, query)
+        let mut connection = self.connect_aside()?;
+        self.stopping.ends_long(&mut connection)?;
+        on_one_view(&connection, query)
     }
 
     /// The agent whose token hashes to this. From memory where it is known; whoever
@@ -189,21 +194,23 @@ impl Store {
     }
 
     /// The source of a copy: `VACUUM INTO` is one statement, and refuses to run inside a
-    /// transaction. Whatever reads in more than one is [`Store::read_aside`]'s.
+    /// transaction. Whatever reads in more than one is [`Store::read_aside`]'s. It ends with
+    /// the gateway's stop.
     pub fn copy_source(&self) -> Result<Box<Connection>, Error> {
-        self.connect_aside().map(Box::new)
-    }
-
-    /// A read-only connection, on which everything fails when the gateway stops.
-    fn connect_aside(&self) -> Result<Connection, Error> {
         if self.stopping.is_set() {
             return Err(Error::Closed);
         }
-        self.watch.check_files()?;
-        let mut connection =
-            connection::reader(&self.path).map_err(Error::cannot("open the database for reading"))?;
+        let mut connection = self.connect_aside()?;
         self.stopping.ends(&mut connection)?;
-        Ok(connection)
+        Ok(Box::new(connection))
+    }
+
+    fn connect_aside(&self) -> Result<Connection, Error> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Error::Closed);
+        }
+        self.watch.check_files()?;
+        connection::reader(&self.path).map_err(Error::cannot("open the database for reading"))
     }
 
     /// Ends backups and verifications, and lets none begin: the gateway is stopping.
@@ -211,7 +218,7 @@ impl Store {
         self.stopping.set();
     }
 
-    /// What long work that is not done on a snapshot goes by.
+    /// What long work goes by that is done beside the database.
     pub fn background(&self) -> Background {
         Background::beside(&self.stopping, &self.watch)
     }
@@ -249,6 +256,7 @@ impl Store {
     pub fn close(&self) -> Result<(), Error> {
         let in_place = self.check_files();
         self.end_long_work();
+        self.closed.store(true, Ordering::Relaxed);
         self.checkpointer.stop();
         drop(unpoisoned(&self.reader).take());
         let Some(writer) = self.committer.close() else { return Ok(()) };

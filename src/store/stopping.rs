@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
 
@@ -11,6 +12,9 @@ use super::error::Error;
 /// How often a connection looks whether its work is over, in operations of SQLite's virtual
 /// machine: well under a millisecond.
 const LOOK_EVERY_OPERATIONS: i32 = 1000;
+
+/// What has taken no longer when the gateway stops may finish: a request in flight does.
+const SHORT: Duration = Duration::from_secs(2);
 
 /// Set once, when the gateway stops.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +34,12 @@ impl Stopping {
     pub fn ends(&self, connection: &mut Connection) -> Result<(), Error> {
         let stopping = self.clone();
         look_often(connection, move || stopping.is_set())
+    }
+
+    /// The same, except for what is done within two seconds of now.
+    pub(super) fn ends_long(&self, connection: &mut Connection) -> Result<(), Error> {
+        let (stopping, began) = (self.clone(), Instant::now());
+        look_often(connection, move || stopping.is_set() && began.elapsed() >= SHORT)
     }
 }
 

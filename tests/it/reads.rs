@@ -58,6 +58,28 @@ fn a_list_waits_for_no_other_reader() {
     guard.release().expect("released");
 }
 
+#[test]
+fn a_stop_ends_what_takes_long_and_lets_a_list_finish() {
+    let home = Home::new();
+    let (gateway, guard) = home.services();
+    let page = Page { limit: 50, offset: 0 };
+    let endless = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n";
+    let count = |view: &rusqlite::Connection| {
+        view.query_row(endless, [], |_| Ok(())).map_err(store::Error::cannot("count without end"))
+    };
+    thread::scope(|scope| {
+        let counting = scope.spawn(|| gateway.store.read_aside(count));
+        gateway.store.end_long_work();
+        assert_eq!(approvals::list(&gateway, &Actor::configured(), page).expect("listed").len(), 0);
+        let error = counting.join().expect("no panic").expect_err("it ends");
+        assert!(error.is_stop(), "{error}");
+    });
+    gateway.store.close().expect("closed");
+    let late = gateway.store.read_aside(|_| Ok::<_, store::Error>(()));
+    assert!(matches!(late, Err(store::Error::Closed)), "{late:?}");
+    guard.release().expect("released");
+}
+
 /// So many newer ones stand before the approval that is edited.
 const NEWER: usize = 10_001;
 
