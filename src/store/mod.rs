@@ -243,11 +243,6 @@ impl Store {
         self.watch.last_write()
     }
 
-    /// How long ago the reader last read.
-    pub fn last_read(&self) -> Duration {
-        self.watch.last_read()
-    }
-
     /// Commits what waits, moves the whole log into the database, and closes: no
     /// log stays beside it. Operations that come later fail with [`Error::Closed`].
     ///
