@@ -125,6 +125,7 @@ fn serve(config: &Config, clock: Arc<SystemClock>, started: Started, mut signals
         Ok(server) => server,
         Err(error) => {
             let status = fail(FAILED, &format!("cannot start to serve: {error}"));
+            housekeeping::stop(&gateway);
             return stop(&gateway.store, guard, status);
         }
     };
@@ -148,8 +149,8 @@ fn listen(
     gateway: &Arc<Gateway>,
     guard: &Guard,
 ) -> io::Result<Server> {
-    health::start(Arc::clone(gateway))?;
-    housekeeping::start(Arc::clone(gateway))?;
+    health::start(gateway)?;
+    housekeeping::start(gateway)?;
     let sockets = files::with_suffix(&guard.layout().database, ".sockets");
     let workers =
         ServerConfig { workers: config.workers, body_bytes_max: config.body_bytes_max, sockets: &sockets };

@@ -20,7 +20,7 @@ use crate::evidence::manifest::{
     self, BackupFile, Check, FORMAT_VERSION, Head, Position, Previous, Program, RESTORES_MAX,
 };
 use crate::store::error::Error as StoreError;
-use crate::store::{Stopping, chain, connection, files, migrate};
+use crate::store::{Stopping, chain, connection, files, schema};
 
 use super::name::BackupName;
 use super::{Error, Partial, Steps, cannot};
@@ -93,7 +93,7 @@ pub(super) fn describe(
 /// A start would refuse a restored file without the program's triggers and indexes.
 fn check_schema(copy: &rusqlite::Connection, version: u32) -> Result<(), Error> {
     let unsound = |what: String| Error::Unsound(what);
-    match migrate::schema_difference(copy, version).map_err(|refusal| unsound(refusal.to_string()))? {
+    match schema::difference(copy, version).map_err(|refusal| unsound(refusal.to_string()))? {
         None => Ok(()),
         Some(difference) => Err(unsound(format!("the schema is not the program's: {difference}"))),
     }
@@ -204,7 +204,7 @@ impl Drop for Beside {
                 log::error!("cannot remove {}: {error}", path.display());
             }
         }
-        if let Err(error) = files::sync_folder(&self.folder) {
+        if let Err(error) = files::sync(&self.folder) {
             log::error!("cannot sync {}: {error}", self.folder.display());
         }
     }

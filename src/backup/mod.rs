@@ -133,7 +133,7 @@ impl std::error::Error for Error {
 
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
-        if error.is_disk_full() {
+        if error.is_disk_full() || error.is_write_refused() {
             Error::DiskFull(error.to_string())
         } else if error.is_stop() {
             Error::Stopping
@@ -183,7 +183,7 @@ impl Backups {
 
     /// Writes a backup of `store` under `name`.
     pub fn write(&self, store: &Store, clock: &dyn Clock, name: &BackupName) -> Result<Finished, Error> {
-        self.write_from(|| store.snapshot(), &store.background(), clock, name)
+        self.write_from(|| store.copy_source(), &store.background(), clock, name)
     }
 
     /// The same of whatever database `source` shows.

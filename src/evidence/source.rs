@@ -20,7 +20,7 @@ use rusqlite::{Connection, OptionalExtension};
 use crate::entropy;
 use crate::store::error::{Error, Refusal};
 use crate::store::guard::{self, Layout, Lock, LockState, LogPlan};
-use crate::store::{connection, files, migrate};
+use crate::store::{connection, files, migrate, schema};
 
 use super::database::{self, Extent};
 use super::witness::{self, Witnesses};
@@ -221,7 +221,7 @@ fn check_schema(connection: &Connection) -> Result<Option<String>, SourceError> 
         if foreign { SourceError::Unreadable(refusal.to_string()) } else { undecidable(refusal) }
     })?;
     check_tables(connection)?;
-    let difference = migrate::schema_difference(connection, version).map_err(undecidable)?;
+    let difference = schema::difference(connection, version).map_err(undecidable)?;
     Ok(difference.map(|difference| format!("the database's schema is not the program's: {difference}")))
 }
 

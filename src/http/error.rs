@@ -49,6 +49,9 @@ pub fn response(error: &Error) -> Response {
         Error::NoRoom(_) => failure(507, &message),
         Error::Store(cause) if cause.is_stop() => failure(503, "the gateway is stopping"),
         Error::Store(cause) if cause.is_disk_full() => unavailable(error, "the disk is full", "disk_full"),
+        Error::Store(cause) if cause.is_write_refused() => {
+            unavailable(error, "the disk is full or refuses to be written to", "disk_full")
+        }
         Error::Store(StoreError::Panicked) => internal(error, "the request failed inside the gateway"),
         Error::Store(_) => unavailable(error, "the database failed", "database"),
         Error::Backup(_) => internal(error, "the backup failed and left nothing behind; the log says why"),
@@ -144,6 +147,22 @@ mod tests {
     fn what_the_gate_refuses_has_a_reason_of_its_own() {
         for status in [400, 408, 413, 414, 417, 431, 501, 503, 504, 505] {
             assert_ne!(reason_of(status), reason_of(500), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_disk_is_called_full_only_where_that_is_known() {
+        use rusqlite::ffi;
+        for (code, expected) in [
+            (ffi::SQLITE_FULL, "the disk is full; "),
+            (ffi::SQLITE_IOERR_WRITE, "the disk is full or refuses to be written to; "),
+            (ffi::SQLITE_IOERR_READ, "the database failed; "),
+        ] {
+            let cause = rusqlite::Error::SqliteFailure(ffi::Error::new(code), None);
+            let answer = response(&Error::Store(StoreError::cannot("commit")(cause)));
+            let body: Value = serde_json::from_slice(&answer.body).expect("JSON");
+            let message = body["message"].as_str().expect("text");
+            assert!(message.starts_with(expected), "{message}");
         }
     }
 

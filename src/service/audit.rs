@@ -5,20 +5,12 @@ use crate::store::audit::{self, Filter};
 
 use super::{Error, Gateway, Page, agents};
 
-/// With more than this to leave out, a list is read on a connection of its own: it
-/// takes a while, and nobody else should wait for it.
-const OFFSET_AT_ONCE_MAX: u32 = 10_000;
-
 /// Events that pass the filter, newest first. The filter may name an agent by its key.
+/// Read aside: no index fits two conditions, and a long way to a page is walked.
 pub fn list(gateway: &Gateway, filter: &Filter, page: Page) -> Result<Vec<Event>, Error> {
-    let list = |connection: &rusqlite::Connection| {
-        let named = filter.agent_id.as_deref().map(|agent| agents::recorded_id(connection, agent));
+    gateway.store.read_aside(|view| {
+        let named = filter.agent_id.as_deref().map(|agent| agents::recorded_id(view, agent));
         let filter = Filter { agent_id: named.transpose()?, ..filter.clone() };
-        Ok::<_, Error>(audit::list(connection, &filter, page.limit, page.offset)?)
-    };
-    if page.offset > OFFSET_AT_ONCE_MAX || filter.conditions() > 1 {
-        let snapshot = gateway.store.snapshot()?;
-        return list(&snapshot);
-    }
-    gateway.store.read(list)
+        Ok(audit::list(view, &filter, page.limit, page.offset)?)
+    })
 }

@@ -5,24 +5,16 @@ use crate::store::decisions::{self, Filter, Listed, Window};
 
 use super::{Error, Gateway, Keys, Page, agents};
 
-/// With more than this to leave out, a list is read on a connection of its own: it
-/// takes a while, and nobody else should wait for it.
-const OFFSET_AT_ONCE_MAX: u32 = 10_000;
-
 /// Decisions that pass the filter, newest first. The filter may name an agent by its key.
+/// Read aside: where no index fits, it looks through many that do not pass.
 pub fn list(gateway: &Gateway, filter: &Filter, keys: &Keys, page: Page) -> Result<Listed, Error> {
-    let list = |connection: &rusqlite::Connection| {
-        let named = filter.agent_id.as_deref().map(|agent| agents::recorded_id(connection, agent));
+    gateway.store.read_aside(|view| {
+        let named = filter.agent_id.as_deref().map(|agent| agents::recorded_id(view, agent));
         let filter = Filter { agent_id: named.transpose()?, ..filter.clone() };
-        let (before, after) = keys.resolve(|id| Ok(decisions::find_seq(connection, id)?))?;
+        let (before, after) = keys.resolve(|id| Ok(decisions::find_seq(view, id)?))?;
         let window = Window { before, after, limit: page.limit, offset: page.offset };
-        Ok(decisions::list(connection, &filter, window)?)
-    };
-    if page.offset > OFFSET_AT_ONCE_MAX {
-        let snapshot = gateway.store.snapshot()?;
-        return list(&snapshot);
-    }
-    gateway.store.read(list)
+        Ok(decisions::list(view, &filter, window)?)
+    })
 }
 
 /// One decision.

@@ -52,15 +52,18 @@ struct State {
     proof: Option<(Instant, Result<(), String>)>,
 }
 
-/// Starts the proving thread; it ends after [`stop`].
-pub fn start(gateway: Arc<Gateway>) -> std::io::Result<thread::JoinHandle<()>> {
-    thread::Builder::new().name("health".to_owned()).spawn(move || {
-        while gateway.health.wait_for_demand() {
+/// Starts the proving thread; it ends after [`stop`]. Nobody waits for that: it may hang as
+/// long as the disk does, and a proof that comes too late proves nothing to anybody.
+pub fn start(gateway: &Arc<Gateway>) -> std::io::Result<()> {
+    let proving = Arc::clone(gateway);
+    let run = move || {
+        while proving.health.wait_for_demand() {
             let asked = Instant::now();
-            let proof = prove(&gateway);
-            gateway.health.publish(asked, proof);
+            let proof = prove(&proving);
+            proving.health.publish(asked, proof);
         }
-    })
+    };
+    thread::Builder::new().name("health".to_owned()).spawn(run).map(|_| ())
 }
 
 /// Ends the proving thread.

@@ -3,12 +3,12 @@
 //! A thread looks every now and then, and takes out a few at a time, so that no request
 //! waits long behind it. What fails is tried again later; nothing depends on it.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread;
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::store::{Error, approvals};
-use crate::sync::unpoisoned;
+use crate::sync::{StopSignal, join, unpoisoned};
 
 use super::Gateway;
 
@@ -19,55 +19,50 @@ const PERIOD_AFTER_FAILURE: Duration = Duration::from_secs(60);
 /// Calls in one transaction; each may be as large as a request's body.
 const CALLS_AT_ONCE: u32 = 8;
 
-/// How the thread is told to end.
+/// The thread, and how it is told to end.
 #[derive(Debug, Default)]
 pub struct Housekeeping {
-    stopped: Mutex<bool>,
-    changed: Condvar,
+    stop: StopSignal,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// Starts the thread; it ends after [`stop`].
-pub fn start(gateway: Arc<Gateway>) -> std::io::Result<thread::JoinHandle<()>> {
-    thread::Builder::new().name("housekeeping".to_owned()).spawn(move || {
-        let mut period = PERIOD;
-        while gateway.housekeeping.waits(period) {
-            period = match tidy(&gateway) {
-                Err(error) if !error.is_stop() => {
-                    log::warn!("calls of ended approvals are kept for now: {error}");
-                    PERIOD_AFTER_FAILURE
-                }
-                Ok(()) | Err(_) => PERIOD,
-            };
-        }
-    })
+/// Starts the thread; [`stop`] ends it.
+pub fn start(gateway: &Arc<Gateway>) -> std::io::Result<()> {
+    let keeping = Arc::clone(gateway);
+    let thread = thread::Builder::new().name("housekeeping".to_owned()).spawn(move || run(&keeping))?;
+    *unpoisoned(&gateway.housekeeping.thread) = Some(thread);
+    Ok(())
 }
 
-/// Ends the thread.
+/// Ends the thread, and waits until it has: what it began is written before the store closes.
 pub fn stop(gateway: &Gateway) {
-    *unpoisoned(&gateway.housekeeping.stopped) = true;
-    gateway.housekeeping.changed.notify_all();
+    gateway.housekeeping.stop.set();
+    join(&gateway.housekeeping.thread);
+}
+
+fn run(gateway: &Gateway) {
+    let mut period = PERIOD;
+    while !gateway.housekeeping.stop.wait(period) {
+        period = match tidy(gateway) {
+            Err(error) if !error.is_stop() => {
+                log::warn!("calls of ended approvals are kept for now: {error}");
+                PERIOD_AFTER_FAILURE
+            }
+            Ok(()) | Err(_) => PERIOD,
+        };
+    }
 }
 
 /// Blanks every call that need not be kept, a few at a time.
 pub fn tidy(gateway: &Gateway) -> Result<(), Error> {
     let now = gateway.now();
-    while !gateway.housekeeping.is_stopped()
+    while !gateway.housekeeping.stop.is_set()
         && gateway.store.read(|connection| approvals::has_blankable(connection, now))?
     {
-        gateway.store.write(move |tx| approvals::blank(tx, now, CALLS_AT_ONCE))?;
+        if gateway.store.write(move |tx| approvals::blank(tx, now, CALLS_AT_ONCE))? == 0 {
+            let kept = "cannot blank calls: the database took it and kept them";
+            return Err(Error::Corrupt(kept.to_owned()));
+        }
     }
     Ok(())
-}
-
-impl Housekeeping {
-    fn is_stopped(&self) -> bool {
-        *unpoisoned(&self.stopped)
-    }
-
-    /// Waits; false when it is time to end.
-    fn waits(&self, period: Duration) -> bool {
-        let stopped = unpoisoned(&self.stopped);
-        let waited = self.changed.wait_timeout_while(stopped, period, |stopped| !*stopped);
-        !*waited.unwrap_or_else(PoisonError::into_inner).0
-    }
 }

@@ -59,7 +59,7 @@ pub struct Gateway {
     pub limits: limits::Limits,
     /// How long an approval can be given and used, in seconds.
     pub approval_ttl_seconds: u32,
-    /// Ends the housekeeping thread.
+    /// The thread that tidies up.
     pub housekeeping: housekeeping::Housekeeping,
 }
 

@@ -193,16 +193,16 @@ pub(super) fn read(body: &str) -> Result<Document, Error> {
 
 /// The last version of each policy, the one that changed last first.
 pub fn list(gateway: &Gateway, page: Page) -> Result<Vec<Version>, Error> {
-    let snapshot = gateway.store.snapshot()?;
-    Ok(policies::list(&snapshot, page.limit, page.offset)?)
+    gateway.store.read_aside(|view| Ok(policies::list(view, page.limit, page.offset)?))
 }
 
-/// Every version of a policy, newest first. Read on a connection of its own: documents
-/// are large, and nobody else should wait for them.
+/// Every version of a policy, newest first. Documents are large, and nobody else should
+/// wait for them.
 pub fn versions(gateway: &Gateway, policy_key: &str, page: Page) -> Result<Vec<Version>, Error> {
-    let snapshot = gateway.store.snapshot()?;
-    policies::find_last(&snapshot, policy_key)?.ok_or_else(no_such_policy)?;
-    Ok(policies::versions(&snapshot, policy_key, page.limit, page.offset)?)
+    gateway.store.read_aside(|view| {
+        policies::find_last(view, policy_key)?.ok_or_else(no_such_policy)?;
+        Ok(policies::versions(view, policy_key, page.limit, page.offset)?)
+    })
 }
 
 fn no_such_policy() -> Error {

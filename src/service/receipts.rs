@@ -136,8 +136,8 @@ pub fn verify_chain(receipts: &[Json]) -> ChainVerdict {
     ChainVerdict::new(summary, first)
 }
 
-/// Verifies what is stored, between two instants, both included, or all of it. Reads on a
-/// connection of its own; one at a time, since it may take long.
+/// Verifies what is stored, between two instants, both included, or all of it. One at a
+/// time, since it may take long.
 pub fn verify_range(
     gateway: &Gateway,
     from: Option<Timestamp>,
@@ -153,24 +153,19 @@ pub fn verify_range(
             return Err(Error::Busy("another verification is running".to_owned()));
         }
     };
-    let connection = gateway.store.snapshot()?;
-    let extent = match (from, to) {
-        (None, None) => Extent::Whole,
-        (from, to) => {
-            let first = match from {
-                Some(at) => receipts::first_at_or_after(&connection, at)?,
-                None => 1,
-            };
-            let last = match to {
-                Some(at) => receipts::first_at_or_after(&connection, at.next())? - 1,
-                None => i64::MAX,
-            };
-            Extent::Part(first, last)
-        }
-    };
-    let mut first = FirstBreak::default();
-    let summary = database::verify(&connection, extent, &mut first)?;
-    Ok(ChainVerdict::new(summary, first))
+    gateway.store.read_aside(|view| {
+        let extent = match (from, to) {
+            (None, None) => Extent::Whole,
+            (from, to) => {
+                let first = from.map_or(Ok(1), |at| receipts::first_at_or_after(view, at))?;
+                let end = to.map(|at| receipts::first_at_or_after(view, at.next())).transpose()?;
+                Extent::Part(first, end.map_or(i64::MAX, |end| end - 1))
+            }
+        };
+        let mut first = FirstBreak::default();
+        let summary = database::verify_view(view, extent, &mut first)?;
+        Ok(ChainVerdict::new(summary, first))
+    })
 }
 
 fn no_such_receipt() -> Error {

@@ -11,7 +11,7 @@ use crate::evidence::{FirstBreak, Summary, parallel};
 use crate::store::error::{Error, Refusal};
 use crate::store::guard::{Judgement, Layout, LogPlan};
 use crate::store::receipts::Head;
-use crate::store::{connection, migrate};
+use crate::store::{connection, migrate, schema};
 
 /// Databases up to this size are checked whole at every start; larger ones only
 /// when somebody else may have touched them, so that a start stays quick.
@@ -51,7 +51,7 @@ pub(super) fn inspect(layout: &Layout, judgement: &Judgement, doubtful: bool) ->
 
 /// Without its triggers and unique indexes the evidence is not defended.
 fn check_schema(content: &Connection, version: u32) -> Result<(), Refusal> {
-    match migrate::schema_difference(content, version)? {
+    match schema::difference(content, version)? {
         None => Ok(()),
         Some(difference) => Err(Refusal::new(
             format!("the database's schema is not the program's: {difference}"),

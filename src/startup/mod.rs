@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::domain::time::Timestamp;
 use crate::store::error::Refusal;
 use crate::store::guard::{Found, Guard, Judgement, Layout, WalChoice};
-use crate::store::{Background, Store, connection, files, migrate};
+use crate::store::{Background, Store, connection, files, migrate, schema};
 
 use history::Return;
 use inspect::Content;
@@ -130,7 +130,7 @@ fn log_new(ran_before: bool) {
 fn back_up_before_migration(backups: &Backups, content: Content, clock: &dyn Clock) -> Result<(), Refusal> {
     let Content { connection, version } = content;
     let latest = migrate::latest();
-    if version == latest || !migrate::holds_data(&connection)? {
+    if version == latest || !schema::holds_data(&connection)? {
         return Ok(());
     }
     let cannot = |what: String| {
@@ -155,13 +155,13 @@ fn back_up_before_migration(backups: &Backups, content: Content, clock: &dyn Clo
 fn create(layout: &Layout, now: Timestamp) -> Result<(), Refusal> {
     let partial = &layout.partial;
     let made = create_partial(partial, now).and_then(|()| {
-        files::sync_file(partial).map_err(Refusal::io("sync", partial))?;
+        files::sync(partial).map_err(Refusal::io("sync", partial))?;
         files::publish(partial, &layout.database).map_err(Refusal::io("name", &layout.database))
     });
     remove_partial(partial)?;
     made?;
     let folder = files::folder_of(&layout.database);
-    files::sync_folder(folder).map_err(Refusal::io("sync the folder", folder))
+    files::sync(folder).map_err(Refusal::io("sync the folder", folder))
 }
 
 fn create_partial(partial: &Path, now: Timestamp) -> Result<(), Refusal> {

@@ -10,6 +10,7 @@ use crate::domain::canon::Hash;
 use crate::domain::signature::{KEY_BYTES, SigningKey};
 use crate::domain::time::Timestamp;
 
+use super::column;
 use super::commit::Tx;
 use super::error::Error;
 
@@ -66,18 +67,24 @@ pub fn set_signing_key(
     now: Timestamp,
 ) -> Result<(), Error> {
     tx.changes_registry();
-    let connection = tx.connection();
-    let done = match key {
-        Some(key) => connection
+    let doing = "set an agent's signing key";
+    match key {
+        Some(key) => tx
+            .connection()
             .prepare_cached(
                 "INSERT OR REPLACE INTO agent_signing_keys (agent_id, hmac_states, set_at) VALUES (?1, ?2, ?3)",
             )
-            .and_then(|mut insert| insert.execute((id, key.to_bytes(), now.to_string()))),
-        None => connection
+            .and_then(|mut insert| insert.execute((id, key.to_bytes(), now.to_string())))
+            .map_err(Error::cannot(doing))
+            .and_then(Error::unless_one(doing)),
+        // There may have been none.
+        None => tx
+            .connection()
             .prepare_cached("DELETE FROM agent_signing_keys WHERE agent_id = ?1")
-            .and_then(|mut delete| delete.execute([id])),
-    };
-    done.map(|_| ()).map_err(Error::cannot("set an agent's signing key"))
+            .and_then(|mut delete| delete.execute([id]))
+            .map(|_| ())
+            .map_err(Error::cannot(doing)),
+    }
 }
 
 /// Writes what describes an agent as it is now, its signing key apart.
@@ -207,23 +214,13 @@ pub fn list(
 }
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Agent> {
-    let word = |column: usize| row.get_ref(column).and_then(|value| Ok(value.as_str()?));
-    let unknown = |column: usize| {
-        move || {
-            rusqlite::Error::FromSqlConversionFailure(
-                column,
-                rusqlite::types::Type::Text,
-                "unknown word".into(),
-            )
-        }
-    };
     Ok(Agent {
         id: row.get(0)?,
         agent_key: row.get(1)?,
         name: row.get(2)?,
         environment: row.get(3)?,
-        risk_tier: RiskTier::parse(word(4)?).ok_or_else(unknown(4))?,
-        status: AgentStatus::parse(word(5)?).ok_or_else(unknown(5))?,
+        risk_tier: column::word(row, 4, RiskTier::parse)?,
+        status: column::word(row, 5, AgentStatus::parse)?,
         profile: Profile {
             owner_team: row.get(6)?,
             owner_email: row.get(7)?,
@@ -235,7 +232,12 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Agent> {
         frozen_reason: row.get(12)?,
         quarantined_at: row.get(13)?,
         force_approval: row.get(14)?,
-        allowed_environments: serde_json::from_str(word(15)?).map_err(|_| unknown(15)())?,
+        allowed_environments: column::parsed(
+            row,
+            15,
+            |text| serde_json::from_str(text).ok(),
+            "not a list of names",
+        )?,
         signing_key: row.get::<_, Option<[u8; KEY_BYTES]>>(18)?.map(|bytes| SigningKey::from_bytes(&bytes)),
         created_at: row.get(16)?,
         updated_at: row.get(17)?,

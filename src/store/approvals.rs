@@ -3,13 +3,13 @@
 //! Each change is one UPDATE that asks for everything it depends on, in the transaction in
 //! which the same was judged: one that changes nothing is an error, never a success.
 
-use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
 use crate::domain::approval::{Approval, NewApproval, Status, UNDECIDED_CALL_KEPT_SECONDS};
 use crate::domain::canon::Hash;
 use crate::domain::time::Timestamp;
 
+use super::column;
 use super::commit::Tx;
 use super::error::Error;
 
@@ -178,42 +178,29 @@ fn ends(now: Timestamp) -> (String, String) {
 }
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Approval> {
-    let unknown = |column, what: &'static str| {
-        move || rusqlite::Error::FromSqlConversionFailure(column, Type::Text, what.into())
-    };
-    let text = |column: usize| row.get_ref(column).and_then(|value| Ok(value.as_str()?));
-    let hash = |column| Hash::parse(text(column)?).ok_or_else(unknown(column, "not a hash"));
-    let time = |column| Timestamp::parse(text(column)?).ok_or_else(unknown(column, "not a time"));
-    let optional_time = |column| -> rusqlite::Result<Option<Timestamp>> {
-        row.get_ref(column)?.as_str_or_null()?.map(|_| time(column)).transpose()
-    };
     Ok(Approval {
         id: row.get(0)?,
         decision_id: row.get(1)?,
         agent_id: row.get(2)?,
-        recorded: Status::parse(text(3)?).ok_or_else(unknown(3, "unknown word"))?,
-        original_action_hash: hash(4)?,
-        action_hash: hash(5)?,
+        recorded: column::word(row, 3, Status::parse)?,
+        original_action_hash: column::hash(row, 4)?,
+        action_hash: column::hash(row, 5)?,
         approver_group: row.get(6)?,
         approver_user_id: row.get(7)?,
         reason: row.get(8)?,
-        created_at: time(9)?,
-        expires_at: time(10)?,
-        edited_at: optional_time(11)?,
-        decided_at: optional_time(12)?,
-        consumed_at: optional_time(13)?,
+        created_at: column::time(row, 9)?,
+        expires_at: column::time(row, 10)?,
+        edited_at: column::optional_time(row, 11)?,
+        decided_at: column::optional_time(row, 12)?,
+        consumed_at: column::optional_time(row, 13)?,
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::store::commit::Committer;
-    use crate::store::receipts::Head;
-    use crate::store::watch::Watch;
-    use crate::store::{connection, files, migrate};
+    use crate::store::commit::tests::made;
 
     type Attempt = fn(&Tx<'_>) -> Result<(), Error>;
 
@@ -270,14 +257,7 @@ mod tests {
 
     #[test]
     fn each_change_asks_by_itself_for_everything_it_depends_on() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("a.db");
-        files::create_private_file(&path).expect("created");
-        migrate::create(&mut connection::creator(&path).expect("it opens"), NOW).expect("made");
-        let writer = connection::writer(&path).expect("it opens");
-        let head = Head::load(&writer).expect("a head");
-        let watch = Watch::new(&path, &files::with_suffix(&path, "-wal")).expect("watched");
-        let committer = Committer::start(writer, head, Arc::new(watch), Arc::default()).expect("a thread");
+        let made = made();
         const GIVEN: &str = "status = 'APPROVED', approver_user_id = 'u', decided_at = 't'";
         const ENDED: &str = "status = 'APPROVED', approver_user_id = 'u', decided_at = 't', \
              expires_at = '2026-01-01T00:00:00.000000Z'";
@@ -292,7 +272,7 @@ mod tests {
             (REFUSED, [false; 5]),
         ] {
             let changes: [Attempt; 5] = [decide, edit, consume, consume_another, consume_of_a_frozen_agent];
-            assert_eq!(changes.map(|change| tried(&committer, columns, change)), expected, "{columns}");
+            assert_eq!(changes.map(|change| tried(&made.committer, columns, change)), expected, "{columns}");
         }
     }
 }

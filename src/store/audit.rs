@@ -1,12 +1,12 @@
 //! Audit events. Written in the transaction of what they tell of, and never changed.
 
-use rusqlite::types::Type;
 use rusqlite::{Connection, Row};
 
 use crate::domain::audit::{Event, EventType};
-use crate::domain::time::Timestamp;
 
+use super::column;
 use super::commit::Tx;
+use super::conditions::Conditions;
 use super::error::Error;
 
 const COLUMNS: &str = "id, event_type, agent_id, user_id, run_id, trace_id, span_id, skill, action, resource, \
@@ -54,52 +54,26 @@ pub struct Filter {
     pub event_type: Option<EventType>,
 }
 
-impl Filter {
-    /// How many conditions there are; with more than one, no index leads to what passes.
-    pub fn conditions(&self) -> usize {
-        [self.decision_id.is_some(), self.agent_id.is_some(), self.event_type.is_some()]
-            .into_iter()
-            .filter(|given| *given)
-            .count()
-    }
-}
-
 /// Events that pass `filter`, newest first.
 pub fn list(connection: &Connection, filter: &Filter, limit: u32, offset: u32) -> Result<Vec<Event>, Error> {
-    let mut sql = format!("SELECT {COLUMNS} FROM audit_events WHERE 1");
-    let mut values: Vec<Box<dyn rusqlite::ToSql>> = Vec::new();
-    let conditions = [
-        ("decision_id", filter.decision_id.as_deref()),
-        ("agent_id", filter.agent_id.as_deref()),
-        ("event_type", filter.event_type.map(EventType::as_str)),
-    ];
-    for (column, value) in conditions {
-        if let Some(value) = value {
-            values.push(Box::new(value.to_owned()));
-            sql.push_str(&format!(" AND {column} = ?{}", values.len()));
-        }
-    }
-    values.push(Box::new(limit));
-    values.push(Box::new(offset));
-    sql.push_str(&format!(" ORDER BY seq DESC LIMIT ?{} OFFSET ?{}", values.len() - 1, values.len()));
+    let mut conditions = Conditions::new();
+    conditions.and("decision_id = ?", filter.decision_id.as_deref());
+    conditions.and("agent_id = ?", filter.agent_id.as_deref());
+    conditions.and("event_type = ?", filter.event_type.map(EventType::as_str));
+    let (limit, offset) = (conditions.bind(limit), conditions.bind(offset));
+    let condition = conditions.sql();
     connection
-        .prepare_cached(&sql)
-        .and_then(|mut rows| {
-            let values = rusqlite::params_from_iter(values.iter().map(|value| &**value));
-            rows.query_map(values, from_row)?.collect()
-        })
+        .prepare_cached(&format!(
+            "SELECT {COLUMNS} FROM audit_events WHERE {condition} ORDER BY seq DESC LIMIT {limit} OFFSET {offset}"
+        ))
+        .and_then(|mut rows| rows.query_map(conditions.values(), from_row)?.collect())
         .map_err(Error::cannot("list audit events"))
 }
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Event> {
-    let unknown = |column, what: &'static str| {
-        rusqlite::Error::FromSqlConversionFailure(column, Type::Text, what.into())
-    };
-    let word: String = row.get(1)?;
-    let at: String = row.get(15)?;
     Ok(Event {
         id: row.get(0)?,
-        event_type: EventType::parse(&word).ok_or_else(|| unknown(1, "unknown word"))?,
+        event_type: column::word(row, 1, EventType::parse)?,
         agent_id: row.get(2)?,
         user_id: row.get(3)?,
         run_id: row.get(4)?,
@@ -113,6 +87,6 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Event> {
         output_hash: row.get(12)?,
         decision_id: row.get(13)?,
         approval_id: row.get(14)?,
-        created_at: Timestamp::parse(&at).ok_or_else(|| unknown(15, "not a time"))?,
+        created_at: column::time(row, 15)?,
     })
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 use super::error::Error;
-use super::snapshot::Stopping;
+use super::stopping::{Stopping, look_often};
 use super::watch::Watch;
 
 /// How long a thread works before it looks whether to rest: what an answer may have to
@@ -21,9 +21,6 @@ use super::watch::Watch;
 const BURST: Duration = Duration::from_micros(500);
 /// An answer this long ago is no traffic any more.
 const QUIET: Duration = Duration::from_millis(50);
-/// How often a connection looks, in operations of SQLite's virtual machine: about every
-/// tenth of a millisecond.
-const LOOK_EVERY_OPERATIONS: i32 = 1000;
 
 /// What long work goes by.
 #[derive(Debug, Clone, Default)]
@@ -31,7 +28,7 @@ pub struct Background {
     stopping: Stopping,
     /// Who sees the traffic; nobody before the gateway serves.
     watch: Option<Arc<Watch>>,
-    /// How many threads work on it beside the one.
+    /// How many threads do the work, beside the one.
     others: u32,
 }
 
@@ -40,8 +37,9 @@ impl Background {
         Background { stopping: stopping.clone(), watch: Some(Arc::clone(watch)), others: 0 }
     }
 
-    /// The same for work that so many threads do side by side: each rests so much longer,
-    /// and together they take no more of the machine than one.
+    /// The same for work that so many threads do side by side. While there is traffic, one
+    /// alone rests as long as it works; of `n` each rests `n` times as long, so that together
+    /// they keep less than one processor busy, however many they are.
     pub fn shared_by(&self, threads: usize) -> Self {
         let others = u32::try_from(threads.saturating_sub(1)).unwrap_or(u32::MAX);
         Background { others, ..self.clone() }
@@ -60,9 +58,7 @@ impl Background {
     /// Makes whatever runs on `connection` rest, and end when the gateway stops.
     pub fn paces(&self, connection: &mut Connection) -> Result<(), Error> {
         let mut turn = self.turn();
-        connection
-            .progress_handler(LOOK_EVERY_OPERATIONS, Some(move || turn.is_over()))
-            .map_err(Error::cannot("watch a connection"))
+        look_often(connection, move || turn.is_over())
     }
 
     fn sees_traffic(&self) -> bool {

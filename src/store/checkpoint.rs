@@ -7,7 +7,6 @@
 //! a moment and restarts the log (RESTART), never waiting for a reader: while one
 //! reads, a backup for example, the log grows, and is brought back afterwards.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -15,7 +14,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::commit::Committer;
-use crate::sync::unpoisoned;
+use crate::sync::{StopSignal, join};
 
 const PERIOD: Duration = Duration::from_millis(120);
 /// With fewer frames than this left to move, stopping the writer costs about a commit.
@@ -26,7 +25,7 @@ const FRAMES_KEPT: i64 = 1000;
 /// The thread, until it is stopped.
 #[derive(Debug)]
 pub(crate) struct Checkpointer {
-    stop: Sender<()>,
+    stop: Arc<StopSignal>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -40,29 +39,24 @@ struct Progress {
 
 impl Checkpointer {
     pub(crate) fn start(connection: Connection, committer: Arc<Committer>) -> std::io::Result<Self> {
-        let (stop, stopped) = channel();
+        let stop = Arc::<StopSignal>::default();
+        let told = Arc::clone(&stop);
         let thread = thread::Builder::new()
             .name("checkpoint".to_owned())
-            .spawn(move || run(&connection, &committer, &stopped))?;
+            .spawn(move || run(&connection, &committer, &told))?;
         Ok(Checkpointer { stop, thread: Mutex::new(Some(thread)) })
     }
 
     /// Stops the thread and closes its connection.
     pub(crate) fn stop(&self) {
-        if self.stop.send(()).is_err() {
-            log::error!("the checkpoint thread had ended before");
-        }
-        if let Some(thread) = unpoisoned(&self.thread).take()
-            && thread.join().is_err()
-        {
-            log::error!("the checkpoint thread panicked");
-        }
+        self.stop.set();
+        join(&self.thread);
     }
 }
 
-fn run(connection: &Connection, committer: &Committer, stopped: &Receiver<()>) {
+fn run(connection: &Connection, committer: &Committer, stop: &StopSignal) {
     let mut restarted_at = 0;
-    while stopped.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
+    while !stop.wait(PERIOD) {
         if let Err(error) = step(connection, committer, &mut restarted_at) {
             log::warn!("cannot checkpoint the write-ahead log: {error}");
         }

@@ -1,10 +1,14 @@
-//! Opening SQLite connections. The only place with PRAGMAs and open flags.
+//! Opening SQLite connections: the only place with open flags, and with what a connection is
+//! set to for good. A PRAGMA elsewhere belongs to one task: a checkpoint, a step of the
+//! schema, a look at what a database says of itself.
 
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Result};
+
+use super::migrate;
 
 /// How long a connection waits for a lock that another program holds: a request that
 /// came amid one such wait and sits through the next is still answered within 5 s.
@@ -112,6 +116,18 @@ fn with_log_alone(path: &Path) -> Result<Connection> {
 /// as a write of the connection, though not of the database.
 pub(crate) fn may_copy(connection: &Connection) -> Result<()> {
     connection.pragma_update(None, "query_only", false)
+}
+
+/// A write that reaches the disk and changes no content. SQLite leaves a row that is
+/// set to what it is alone, but always writes the header when the version is set.
+pub(crate) fn touch(connection: &Connection) -> Result<()> {
+    let set = format!("PRAGMA user_version = {}", migrate::latest());
+    connection.prepare_cached(&set)?.execute([]).map(|_| ())
+}
+
+/// Changes by a change that another connection committed, by none of our own.
+pub(crate) fn data_version(connection: &Connection) -> Result<i64> {
+    connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
 }
 
 /// Switches to the write-ahead log: before any other pragma that writes to the

@@ -33,7 +33,7 @@ pub enum Error {
     InUse,
     /// The operation panicked; it was rolled back.
     Panicked,
-    /// The store is shutting down.
+    /// The store is closed, or about to be.
     Closed,
 }
 
@@ -73,17 +73,29 @@ impl Error {
         }
     }
 
-    /// Whether there was no room left: SQLite's FULL, the system's ENOSPC and
-    /// EDQUOT, or a file-size limit (EFBIG, which SQLite reports as IOERR_WRITE).
+    /// Whether there was no room left: SQLite's FULL, or the system's ENOSPC, EDQUOT or EFBIG.
     pub fn is_disk_full(&self) -> bool {
         match self {
-            Error::Sqlite { source, .. } => matches!(
-                source.sqlite_error(),
-                Some(error) if error.code == rusqlite::ErrorCode::DiskFull
-                    || error.extended_code == rusqlite::ffi::SQLITE_IOERR_WRITE
-            ),
+            Error::Sqlite { source, .. } => source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
             Error::Io { source, .. } => is_disk_full(source),
             Error::Corrupt(_)
+            | Error::Replaced
+            | Error::RolledBack
+            | Error::InUse
+            | Error::Panicked
+            | Error::Closed => false,
+        }
+    }
+
+    /// Whether SQLite could not write and does not say why, IOERR_WRITE: a quota or a limit
+    /// on the size of files was reached, or the disk fails or has become read-only.
+    pub fn is_write_refused(&self) -> bool {
+        match self {
+            Error::Sqlite { source, .. } => source
+                .sqlite_error()
+                .is_some_and(|error| error.extended_code == rusqlite::ffi::SQLITE_IOERR_WRITE),
+            Error::Io { .. }
+            | Error::Corrupt(_)
             | Error::Replaced
             | Error::RolledBack
             | Error::InUse
@@ -116,7 +128,7 @@ impl fmt::Display for Error {
                  not end in time, so its log could not be moved into it",
             ),
             Error::Panicked => f.write_str("the operation panicked and was rolled back"),
-            Error::Closed => f.write_str("the store is closing"),
+            Error::Closed => f.write_str("the store is closed"),
         }
     }
 }
@@ -162,22 +174,22 @@ impl Refusal {
         }
     }
 
-    /// For `map_err` on SQLite's errors: a database that is locked, or on a disk that
-    /// fails, is not a damaged one.
+    /// For `map_err` on SQLite's errors.
     pub fn sqlite(doing: &'static str) -> impl Fn(rusqlite::Error) -> Refusal {
+        move |error| Refusal::of_sqlite(doing, &error)
+    }
+
+    /// A database that is locked, or on a disk that fails, is not a damaged one.
+    fn of_sqlite(doing: &'static str, error: &rusqlite::Error) -> Refusal {
         use rusqlite::ErrorCode::{DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase};
-        move |error| {
-            let what = format!("cannot {doing}: {error}");
-            match error.sqlite_error_code() {
-                Some(DatabaseBusy | DatabaseLocked) => {
-                    Refusal::new(what, "another program has it open: close that, and start again")
-                }
-                Some(DiskFull) => Refusal::new(what, FREE_SOME_ROOM),
-                Some(DatabaseCorrupt | NotADatabase) | None => Refusal::damaged(what),
-                Some(_) => {
-                    Refusal::new(what, "check the disk, its free space, and the files' owner and modes")
-                }
+        let what = format!("cannot {doing}: {error}");
+        match error.sqlite_error_code() {
+            Some(DatabaseBusy | DatabaseLocked) => {
+                Refusal::new(what, "another program has it open: close that, and start again")
             }
+            Some(DiskFull) => Refusal::new(what, FREE_SOME_ROOM),
+            Some(DatabaseCorrupt | NotADatabase) | None => Refusal::damaged(what),
+            Some(_) => Refusal::new(what, "check the disk, its free space, and the files' owner and modes"),
         }
     }
 
@@ -199,10 +211,7 @@ impl std::error::Error for Refusal {}
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         match error {
-            Error::Sqlite { doing, source } => match Arc::try_unwrap(source) {
-                Ok(source) => Refusal::sqlite(doing)(source),
-                Err(source) => Refusal::damaged(format!("cannot {doing}: {source}")),
-            },
+            Error::Sqlite { doing, source } => Refusal::of_sqlite(doing, &source),
             Error::Corrupt(what) => Refusal::damaged(what),
             Error::Io { .. }
             | Error::Replaced
@@ -211,5 +220,20 @@ impl From<Error> for Refusal {
             | Error::Panicked
             | Error::Closed => Refusal::new(error.to_string(), "check the disk and the log"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_database_is_not_called_damaged_whoever_else_has_the_error() {
+        let busy =
+            rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_BUSY), None);
+        let error = Error::cannot("read the chain's head")(busy);
+        let told = Refusal::from(error.clone()).to_string();
+        assert!(told.contains("another program has it open"), "{told}");
+        drop(error);
     }
 }

@@ -32,7 +32,7 @@ pub fn create_private_folder(path: &Path) -> io::Result<()> {
             create_private_folder(path)
         }
         Err(error) => Err(error),
-        Ok(()) => sync_folder(folder_of(path)),
+        Ok(()) => sync(folder_of(path)),
     }
 }
 
@@ -80,13 +80,9 @@ pub fn read_small(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Syncs a folder, so that names made or removed in it survive a power cut.
-pub fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
-/// Syncs a file's content.
-pub fn sync_file(path: &Path) -> io::Result<()> {
+/// Syncs a file, so that its content survives a power cut, or a folder, so that the names
+/// made or removed in it do.
+pub fn sync(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
@@ -101,7 +97,7 @@ pub fn publish(partial: &Path, path: &Path) -> io::Result<()> {
         }
         other => other?,
     }
-    if let Err(error) = sync_folder(folder_of(path)) {
+    if let Err(error) = sync(folder_of(path)) {
         fs::remove_file(path)?;
         return Err(error);
     }
@@ -125,7 +121,7 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
         remove_if_there(&partial)?;
         return Err(error);
     }
-    sync_folder(folder_of(path))
+    sync(folder_of(path))
 }
 
 /// Removes a file; one that is not there is no error.

@@ -10,7 +10,9 @@ pub mod audit;
 mod background;
 pub mod chain;
 mod checkpoint;
+mod column;
 pub(crate) mod commit;
+mod conditions;
 pub(crate) mod connection;
 pub mod decision_counts;
 pub mod decisions;
@@ -23,12 +25,14 @@ pub mod nonces;
 pub mod operators;
 pub mod policies;
 pub mod receipts;
+pub mod schema;
 pub mod sizes;
-mod snapshot;
+mod stopping;
 pub mod tools;
 mod watch;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -52,7 +56,7 @@ pub use background::{Background, Turn};
 pub use commit::Tx;
 pub use error::{Error, Refusal};
 pub use known::Basis;
-pub use snapshot::{Snapshot, Stopping};
+pub use stopping::Stopping;
 
 /// How far the clock may be behind the last receipt without a word about it.
 const CLOCK_BEHIND_SECONDS_TOLD: i64 = 300;
@@ -66,6 +70,7 @@ pub struct Store {
     watch: Arc<Watch>,
     known: Arc<Known>,
     stopping: Stopping,
+    closed: AtomicBool,
 }
 
 impl Store {
@@ -87,7 +92,7 @@ impl Store {
                  the clock has reached it; see that the clock is right"
             );
         }
-        commit::touch(&writer).map_err(Error::cannot("write to the database"))?;
+        connection::touch(&writer).map_err(Error::cannot("write to the database"))?;
         let reader = connection::reader(path).map_err(&open)?;
         Head::load(&reader)?;
         let checkpoints = connection::checkpointer(path).map_err(&open)?;
@@ -107,6 +112,7 @@ impl Store {
             watch,
             known,
             stopping: Stopping::default(),
+            closed: AtomicBool::new(false),
         })
     }
 
@@ -144,13 +150,23 @@ impl Store {
     {
         let reader = unpoisoned(&self.reader);
         let connection = reader.as_ref().ok_or(Error::Closed)?;
-        let view = connection.unchecked_transaction().map_err(Error::cannot("begin to read"))?;
-        let result = query(&view);
-        view.finish().map_err(Error::cannot("end a read"))?;
+        let result = on_one_view(connection, query);
         if result.is_ok() {
             self.watch.read();
         }
         result
+    }
+
+    /// The same on a connection of its own, for what may take long: nobody waits for it,
+    /// and a stop waits for two seconds of it at most.
+    pub fn read_aside<T, E, F>(&self, query: F) -> Result<T, E>
+    where
+        F: FnOnce(&Connection) -> Result<T, E>,
+        E: From<Error>,
+    {
+        let mut connection = self.connect_aside()?;
+        self.stopping.ends_long(&mut connection)?;
+        on_one_view(&connection, query)
     }
 
     /// The agent whose token hashes to this. From memory where it is known; whoever
@@ -177,10 +193,24 @@ impl Store {
         policies::known_or_loaded(&self.known, view)
     }
 
-    /// A read-only connection of its own, for work that takes long.
-    pub fn snapshot(&self) -> Result<Snapshot, Error> {
+    /// The source of a copy: `VACUUM INTO` is one statement, and refuses to run inside a
+    /// transaction. Whatever reads in more than one is [`Store::read_aside`]'s. It ends with
+    /// the gateway's stop.
+    pub fn copy_source(&self) -> Result<Box<Connection>, Error> {
+        if self.stopping.is_set() {
+            return Err(Error::Closed);
+        }
+        let mut connection = self.connect_aside()?;
+        self.stopping.ends(&mut connection)?;
+        Ok(Box::new(connection))
+    }
+
+    fn connect_aside(&self) -> Result<Connection, Error> {
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Error::Closed);
+        }
         self.watch.check_files()?;
-        Snapshot::open(&self.path, &self.stopping)
+        connection::reader(&self.path).map_err(Error::cannot("open the database for reading"))
     }
 
     /// Ends backups and verifications, and lets none begin: the gateway is stopping.
@@ -188,7 +218,7 @@ impl Store {
         self.stopping.set();
     }
 
-    /// What long work that is not done on a snapshot goes by.
+    /// What long work goes by that is done beside the database.
     pub fn background(&self) -> Background {
         Background::beside(&self.stopping, &self.watch)
     }
@@ -200,7 +230,7 @@ impl Store {
 
     /// A write that changes nothing: it shows that the writer writes and syncs.
     pub fn prove_writer(&self) -> Result<(), Error> {
-        self.write(|tx| commit::touch(tx.connection()).map_err(Error::cannot("write to the database")))
+        self.write(|tx| connection::touch(tx.connection()).map_err(Error::cannot("write to the database")))
     }
 
     /// Fails when the files were moved or replaced under the gateway.
@@ -213,11 +243,6 @@ impl Store {
         self.watch.last_write()
     }
 
-    /// How long ago the reader last read.
-    pub fn last_read(&self) -> Duration {
-        self.watch.last_read()
-    }
-
     /// Commits what waits, moves the whole log into the database, and closes: no
     /// log stays beside it. Operations that come later fail with [`Error::Closed`].
     ///
@@ -226,6 +251,7 @@ impl Store {
     pub fn close(&self) -> Result<(), Error> {
         let in_place = self.check_files();
         self.end_long_work();
+        self.closed.store(true, Ordering::Relaxed);
         self.checkpointer.stop();
         drop(unpoisoned(&self.reader).take());
         let Some(writer) = self.committer.close() else { return Ok(()) };
@@ -238,6 +264,17 @@ impl Store {
         writer.close().map_err(|(_, error)| Error::cannot("close the database")(error))?;
         in_place
     }
+}
+
+/// Runs `query` in a read transaction: all its statements see one state.
+fn on_one_view<T, E: From<Error>>(
+    connection: &Connection,
+    query: impl FnOnce(&Connection) -> Result<T, E>,
+) -> Result<T, E> {
+    let view = connection.unchecked_transaction().map_err(Error::cannot("begin to read"))?;
+    let result = query(&view);
+    view.finish().map_err(Error::cannot("end a read"))?;
+    result
 }
 
 impl std::fmt::Debug for Store {

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::domain::canon::Hash;
 use crate::domain::operator::{NewToken, Operator, Scope};
 use crate::domain::time::Timestamp;
 
+use super::column;
 use super::commit::Tx;
 use super::error::Error;
 
@@ -125,7 +125,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Token> {
     Ok(Token {
         id: row.get(0)?,
         name: row.get(1)?,
-        scope: scope(row, 2)?,
+        scope: column::word(row, 2, Scope::parse)?,
         created_at: row.get(3)?,
         created_by: row.get(4)?,
         expires_at: row.get(5)?,
@@ -136,21 +136,11 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Token> {
 
 /// An expiry that cannot be read is an error: a token without end would be an allow.
 fn operator_from_row(row: &Row<'_>) -> rusqlite::Result<Operator> {
-    let expires_at: Option<String> = row.get(3)?;
-    let parse = |text: String| Timestamp::parse(&text).ok_or_else(|| unknown(3, "not a time"));
     Ok(Operator {
         id: row.get(0)?,
         name: row.get(1)?,
-        scope: scope(row, 2)?,
-        expires_at: expires_at.map(parse).transpose()?,
+        scope: column::word(row, 2, Scope::parse)?,
+        expires_at: column::optional_time(row, 3)?,
         revoked: row.get(4)?,
     })
-}
-
-fn scope(row: &Row<'_>, column: usize) -> rusqlite::Result<Scope> {
-    Scope::parse(row.get_ref(column)?.as_str()?).ok_or_else(|| unknown(column, "unknown word"))
-}
-
-fn unknown(column: usize, what: &'static str) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, what.into())
 }

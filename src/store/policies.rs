@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::domain::policy::builtin::Pack;
@@ -15,6 +14,7 @@ use crate::domain::policy::{LANGUAGE, PolicySet, builtin, document};
 use crate::domain::time::Timestamp;
 use crate::domain::words;
 
+use super::column;
 use super::commit::Tx;
 use super::error::Error;
 use super::known::Known;
@@ -246,13 +246,11 @@ fn version_rows(
 }
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Version> {
-    let status = match (row.get(10)?, row.get::<_, i64>(5)?) {
+    let (superseded, disabled) = (row.get(10)?, column::exact_flag(row, 5)?);
+    let status = match (superseded, disabled) {
         (true, _) => Status::Superseded,
-        (false, 0) => Status::Active,
-        (false, 1) => Status::Disabled,
-        (false, _) => {
-            return Err(rusqlite::Error::FromSqlConversionFailure(5, Type::Integer, "not a flag".into()));
-        }
+        (false, true) => Status::Disabled,
+        (false, false) => Status::Active,
     };
     Ok(Version {
         id: row.get(0)?,

@@ -61,8 +61,8 @@ impl Head {
         connection
             .prepare_cached("UPDATE chain SET head_seq = ?1, head_hash = ?2 WHERE only_row = 1")
             .and_then(|mut update| update.execute((self.seq, &self.receipt_hash)))
-            .map(|_| ())
             .map_err(Error::cannot("record the chain's head"))
+            .and_then(Error::unless_one("record the chain's head"))
     }
 }
 

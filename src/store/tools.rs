@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use crate::domain::time::Timestamp;
 use crate::domain::tool::{DefaultDecision, Risk, Tool, ToolAction};
 
+use super::column;
 use super::commit::Tx;
 use super::error::Error;
 
@@ -17,51 +18,60 @@ const ACTION_COLUMNS: &str =
 /// actions stay. Returns the id it has, which is the given one if it is new.
 pub fn upsert(tx: &mut Tx<'_>, tool: &Tool, now: Timestamp) -> Result<String, Error> {
     tx.changes_registry();
-    upsert_rows(tx.connection(), tool, &now.to_string()).map_err(Error::cannot("register a tool"))
+    let (connection, now) = (tx.connection(), now.to_string());
+    let (seq, id) = upsert_tool(connection, tool, &now).map_err(Error::cannot("register a tool"))?;
+    for action in &tool.actions {
+        replace_action(connection, seq, action, &now)
+            .map_err(Error::cannot("register a tool's action"))
+            .and_then(Error::unless_one("register a tool's action"))?;
+    }
+    Ok(id)
 }
 
-fn upsert_rows(connection: &Connection, tool: &Tool, now: &str) -> rusqlite::Result<String> {
-    let (seq, id): (i64, String) = connection
-        .prepare_cached(
-            "INSERT INTO tools (id, skill_key, name, type, auth_type, owner_team, default_risk, created_at, \
-             updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8) \
-             ON CONFLICT (skill_key) DO UPDATE SET name = excluded.name, type = excluded.type, \
-             auth_type = excluded.auth_type, owner_team = excluded.owner_team, \
-             default_risk = excluded.default_risk, updated_at = excluded.updated_at \
-             RETURNING seq, id",
-        )?
-        .query_row(
-            rusqlite::params![
-                tool.id,
-                tool.skill_key,
-                tool.name,
-                tool.kind,
-                tool.auth_type,
-                tool.owner_team,
-                tool.default_risk,
-                now
-            ],
-            |row| Ok((row.get(0)?, row.get(1)?)),
-        )?;
+fn upsert_tool(connection: &Connection, tool: &Tool, now: &str) -> rusqlite::Result<(i64, String)> {
+    let mut upsert = connection.prepare_cached(
+        "INSERT INTO tools (id, skill_key, name, type, auth_type, owner_team, default_risk, created_at, \
+         updated_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8) \
+         ON CONFLICT (skill_key) DO UPDATE SET name = excluded.name, type = excluded.type, \
+         auth_type = excluded.auth_type, owner_team = excluded.owner_team, \
+         default_risk = excluded.default_risk, updated_at = excluded.updated_at \
+         RETURNING seq, id",
+    )?;
+    let values = rusqlite::params![
+        tool.id,
+        tool.skill_key,
+        tool.name,
+        tool.kind,
+        tool.auth_type,
+        tool.owner_team,
+        tool.default_risk,
+        now
+    ];
+    upsert.query_row(values, |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+fn replace_action(
+    connection: &Connection,
+    tool_seq: i64,
+    action: &ToolAction,
+    now: &str,
+) -> rusqlite::Result<usize> {
     let mut insert = connection.prepare_cached(
         "INSERT OR REPLACE INTO tool_actions (tool_seq, action_key, description, risk, mutates_state, \
          approval_required, default_decision, data_access, updated_at) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
     )?;
-    for action in &tool.actions {
-        insert.execute(rusqlite::params![
-            seq,
-            action.action_key,
-            action.description,
-            action.risk.as_str(),
-            action.mutates_state,
-            action.approval_required,
-            action.default_decision.as_str(),
-            action.data_access,
-            now
-        ])?;
-    }
-    Ok(id)
+    insert.execute(rusqlite::params![
+        tool_seq,
+        action.action_key,
+        action.description,
+        action.risk.as_str(),
+        action.mutates_state,
+        action.approval_required,
+        action.default_decision.as_str(),
+        action.data_access,
+        now
+    ])
 }
 
 /// Finds one action of a tool by their normalised names, from memory where it is known.
@@ -84,7 +94,7 @@ pub fn find_action(
             "SELECT {ACTION_COLUMNS} FROM tool_actions \
              WHERE tool_seq = (SELECT seq FROM tools WHERE skill_key = ?1) AND action_key = ?2"
         ))
-        .and_then(|mut row| row.query_row([skill_key, action_key], |row| action_from_row(row, 0)).optional())
+        .and_then(|mut row| row.query_row([skill_key, action_key], action_from_row).optional())
         .map_err(Error::cannot("find a tool's action"))
 }
 
@@ -111,27 +121,20 @@ fn list_rows(connection: &Connection, limit: u32, offset: u32) -> rusqlite::Resu
             auth_type: row.get(5)?,
             owner_team: row.get(6)?,
             default_risk: row.get(7)?,
-            actions: actions.query_map([seq], |row| action_from_row(row, 0))?.collect::<Result<_, _>>()?,
+            actions: actions.query_map([seq], action_from_row)?.collect::<Result<_, _>>()?,
         })
     })?;
     tools.collect()
 }
 
-fn action_from_row(row: &Row<'_>, from: usize) -> rusqlite::Result<ToolAction> {
-    let word = |column: usize| row.get_ref(from + column).and_then(|value| Ok(value.as_str()?));
-    let unknown = |column: usize| {
-        move || {
-            let text = rusqlite::types::Type::Text;
-            rusqlite::Error::FromSqlConversionFailure(from + column, text, "unknown word".into())
-        }
-    };
+fn action_from_row(row: &Row<'_>) -> rusqlite::Result<ToolAction> {
     Ok(ToolAction {
-        action_key: row.get(from)?,
-        description: row.get(from + 1)?,
-        risk: Risk::parse(word(2)?).ok_or_else(unknown(2))?,
-        mutates_state: row.get(from + 3)?,
-        approval_required: row.get(from + 4)?,
-        default_decision: DefaultDecision::parse(word(5)?).ok_or_else(unknown(5))?,
-        data_access: row.get(from + 6)?,
+        action_key: row.get(0)?,
+        description: row.get(1)?,
+        risk: column::word(row, 2, Risk::parse)?,
+        mutates_state: row.get(3)?,
+        approval_required: row.get(4)?,
+        default_decision: column::word(row, 5, DefaultDecision::parse)?,
+        data_access: row.get(6)?,
     })
 }

@@ -1,8 +1,8 @@
 //! What the store has seen of its own health.
 //!
-//! Readiness reports this instead of guessing: when the writer last wrote, when the
-//! reader last read, what failed last, and whether the files are still the ones
-//! that were opened.
+//! Readiness goes by this instead of guessing: when the writer last wrote, what failed since,
+//! and whether the files are still the ones that were opened. Long work goes by when anybody
+//! was last answered.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -92,10 +92,5 @@ impl Watch {
     pub(crate) fn last_use(&self) -> Duration {
         let seen = unpoisoned(&self.seen);
         seen.wrote.max(seen.read).elapsed()
-    }
-
-    /// How long ago the reader last read.
-    pub(crate) fn last_read(&self) -> Duration {
-        unpoisoned(&self.seen).read.elapsed()
     }
 }

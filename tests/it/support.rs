@@ -5,14 +5,19 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use aegis_gateway::clock::Clock;
+use aegis_gateway::clock::{Clock, SystemClock};
+use aegis_gateway::domain::canon::Hash;
 use aegis_gateway::domain::time::Timestamp;
+use aegis_gateway::service;
+use aegis_gateway::startup::{self, Options};
+use aegis_gateway::store::guard::Guard;
 
 pub const GATEWAY: &str = env!("CARGO_BIN_EXE_aegis-gateway");
 pub const VERIFIER: &str = env!("CARGO_BIN_EXE_aegis-verify-receipts");
@@ -398,6 +403,19 @@ impl Gateway {
         ended.and_then(|status| status.code()).unwrap_or(-1)
     }
 }
+
+// For tests of the services, without HTTP.
+
+impl Home {
+    /// The services on the database, and its lock, to be released after the store is closed.
+    pub fn services(&self) -> (service::Gateway, Guard) {
+        let (database, backups) = (self.database(), self.path("backups"));
+        let started = startup::start(&Options::new(&database, &backups), &SystemClock).expect("a database");
+        let (clock, operator) = (Arc::new(SystemClock), Hash::of(b"configured"));
+        (service::Gateway::new(started.store, clock, started.backups, operator), started.guard)
+    }
+}
+
 // For tests of the database's files.
 
 impl Home {

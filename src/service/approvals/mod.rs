@@ -29,9 +29,6 @@ use super::operators::Actor;
 use super::{Error, Gateway, Page};
 use record::Done;
 
-/// With more than this to leave out, a list is read on a connection of its own: it
-/// takes a while, and nobody else should wait for it.
-const OFFSET_AT_ONCE_MAX: u32 = 10_000;
 /// So many bytes of calls are in one list at most; the rest are seen one by one.
 const LISTED_CALLS_BYTES_MAX: usize = 16 << 20;
 
@@ -91,25 +88,21 @@ pub fn get(gateway: &Gateway, who: &Who, id: &str) -> Result<Seen, Error> {
     })
 }
 
-/// Approvals that wait and can still be decided, newest first.
+/// Approvals that wait and can still be decided, newest first. Read aside: each call that
+/// is shown is hashed.
 pub fn list(gateway: &Gateway, actor: &Actor, page: Page) -> Result<Vec<Seen>, Error> {
     let (now, with_calls) = (gateway.now(), may_see_calls(actor));
-    let list = |connection: &Connection| -> Result<Vec<Seen>, Error> {
+    gateway.store.read_aside(|view| {
         let mut bytes_left = if with_calls { LISTED_CALLS_BYTES_MAX } else { 0 };
-        let waiting = approvals::list_waiting(connection, now, page.limit, page.offset)?;
+        let waiting = approvals::list_waiting(view, now, page.limit, page.offset)?;
         let in_time = waiting.into_iter().filter(|approval| !approval.has_ended(now));
         let seen = in_time.map(|approval| {
-            let tool_call = if bytes_left > 0 { frozen_call(connection, &approval)? } else { None };
+            let tool_call = if bytes_left > 0 { frozen_call(view, &approval)? } else { None };
             bytes_left = bytes_left.saturating_sub(tool_call.as_ref().map_or(0, String::len));
             Ok(Seen { status: approval.status_at(now), approval, tool_call })
         });
         seen.collect()
-    };
-    if page.offset > OFFSET_AT_ONCE_MAX {
-        let snapshot = gateway.store.snapshot()?;
-        return list(&snapshot);
-    }
-    gateway.store.read(list)
+    })
 }
 
 /// Gives an approval.

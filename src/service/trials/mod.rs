@@ -13,7 +13,7 @@ use crate::domain::policy::set::Policy;
 use crate::domain::policy::trial::{Comparison, PolicyPair};
 use crate::domain::policy::{Outcome, PolicySet};
 use crate::domain::time::Timestamp;
-use crate::store::{self, Store};
+use crate::store::Store;
 
 use super::authorize::Request;
 use super::policies::{check_key, check_limits, read};
@@ -101,12 +101,12 @@ pub fn run(gateway: &Gateway, draft: &Draft, sample: Sample) -> Result<Report, E
 
 /// Reads everything on one view, and ends it.
 fn prepare(store: &Store, draft: Policy, sample: Sample) -> Result<(PolicyPair, Vec<Case>), Error> {
-    let snapshot = store.snapshot()?;
-    let view = snapshot.unchecked_transaction().map_err(store::Error::cannot("begin to read"))?;
-    let now = store.policies(&view)?;
-    let key = draft.member.policy_key.clone();
-    let then = now.with(&key, Some(draft));
-    check_limits(&then)?;
-    let cases = Loader::new(&view).read(sample)?;
-    Ok((PolicyPair::new(PolicySet::clone(&now), then), cases))
+    store.read_aside(|view| {
+        let now = store.policies(view)?;
+        let key = draft.member.policy_key.clone();
+        let then = now.with(&key, Some(draft));
+        check_limits(&then)?;
+        let cases = Loader::new(view).read(sample)?;
+        Ok((PolicyPair::new(PolicySet::clone(&now), then), cases))
+    })
 }

@@ -203,6 +203,6 @@ impl Guard {
 
     fn sync_folder(&self) -> Result<(), Refusal> {
         let folder = files::folder_of(&self.layout.database);
-        files::sync_folder(folder).map_err(Refusal::io("sync the folder", folder))
+        files::sync(folder).map_err(Refusal::io("sync the folder", folder))
     }
 }

@@ -1,0 +1,177 @@
+//! A batch: the transaction of everything that waited, an operation each in a savepoint.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use crate::store::connection;
+use crate::store::error::Error;
+use crate::store::known::Known;
+use crate::store::receipts::Head;
+use crate::store::watch::Watch;
+
+use super::job::Operation;
+use super::tx::Tx;
+
+/// What a batch needs.
+pub(super) struct Writer {
+    /// `None` once the store is closed.
+    pub(super) connection: Option<Connection>,
+    /// The head on disk, as far as it is known; never ahead of it.
+    head: Option<Head>,
+    pub(super) watch: Arc<Watch>,
+    known: Arc<Known>,
+    /// SQLite's count of the changes that others made to the database.
+    data_version: i64,
+    /// A commit has failed, and its frames may still stand in the log.
+    has_traces: bool,
+}
+
+impl Writer {
+    pub(super) fn new(connection: Connection, head: Head, watch: Arc<Watch>, known: Arc<Known>) -> Self {
+        Writer {
+            connection: Some(connection),
+            head: Some(head),
+            watch,
+            known,
+            data_version: 0,
+            has_traces: false,
+        }
+    }
+
+    /// Runs and commits a batch; after a failure nothing of it is left.
+    pub(super) fn commit(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<(), Error> {
+        let outcome = catch_unwind(AssertUnwindSafe(|| self.try_commit(batch)));
+        let outcome = outcome.unwrap_or(Err(Error::Panicked));
+        match &outcome {
+            Ok(true) => self.watch.wrote(),
+            Ok(false) => {}
+            Err(error) => {
+                log::error!("a write transaction failed: {error}");
+                self.watch.write_failed(error);
+                self.clean_up();
+            }
+        }
+        outcome.map(|_| ())
+    }
+
+    /// Whether anything was written.
+    fn try_commit(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<bool, Error> {
+        self.watch.check_files()?;
+        self.cover_traces()?;
+        self.run_batch(batch)
+    }
+
+    fn run_batch(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<bool, Error> {
+        let connection = self.connection.as_ref().ok_or(Error::Closed)?;
+        execute(connection, "BEGIN IMMEDIATE").map_err(Error::cannot("begin a write transaction"))?;
+        let data_version =
+            connection::data_version(connection).map_err(Error::cannot("see what others changed"))?;
+        if data_version != self.data_version {
+            self.data_version = data_version;
+            self.head = None;
+            self.known.forget();
+        }
+        let before = match self.head.take() {
+            Some(head) => head,
+            None => Head::load(connection)?,
+        };
+        let (mut head, mut registry_changed) = (before.clone(), false);
+        let mut tx =
+            Tx { connection, head: &mut head, known: &self.known, registry_changed: &mut registry_changed };
+        if !run_all(&mut tx, batch)? {
+            // Nothing to keep: no sync for operations that were refused.
+            execute(connection, "ROLLBACK").map_err(Error::cannot("roll back"))?;
+            self.head = Some(before);
+            return Ok(false);
+        }
+        if head.seq != before.seq {
+            head.store(connection)?;
+        }
+        // The guard tells a log that belongs by its images of page 1. SQLite begins the log
+        // anew with any transaction, unasked, so each of them holds one.
+        connection::touch(connection).map_err(Error::cannot("write to the database"))?;
+        self.has_traces = true;
+        execute(connection, "COMMIT").map_err(Error::cannot("commit"))?;
+        self.has_traces = false;
+        if registry_changed {
+            self.known.forget();
+        }
+        self.head = Some(head);
+        Ok(true)
+    }
+
+    /// After a failure: no transaction is open, and what memory knew is forgotten.
+    fn clean_up(&mut self) {
+        self.head = None;
+        self.known.forget();
+        let Some(connection) = &self.connection else { return };
+        if !connection.is_autocommit()
+            && let Err(error) = execute(connection, "ROLLBACK")
+        {
+            log::error!("cannot roll back: {error}");
+        }
+        if let Err(error) = self.cover_traces() {
+            log::error!("{error}");
+        }
+    }
+
+    /// Leaves no trace of a failed commit in the log.
+    ///
+    /// A commit whose sync failed has written its frames, checksums and all; a kill
+    /// before the next commit would replay them: done, without having been said. The
+    /// next transaction's frames take the same place, so one is written at once, and
+    /// nothing else is until that has succeeded.
+    fn cover_traces(&mut self) -> Result<(), Error> {
+        if self.has_traces {
+            let connection = self.connection.as_ref().ok_or(Error::Closed)?;
+            connection::touch(connection).map_err(Error::cannot("write over a failed transaction"))?;
+            self.has_traces = false;
+        }
+        Ok(())
+    }
+}
+
+/// Runs every operation; says whether anything is to be kept.
+fn run_all(tx: &mut Tx<'_>, batch: &mut [Box<dyn Operation>]) -> Result<bool, Error> {
+    let alone = batch.len() == 1;
+    let mut kept = false;
+    for job in batch {
+        kept |= run_one(tx, job, alone)?;
+    }
+    Ok(kept)
+}
+
+/// Runs one operation; one that fails is taken back alone. An operation without
+/// neighbours needs no savepoint: the transaction is its own.
+fn run_one(tx: &mut Tx<'_>, job: &mut Box<dyn Operation>, alone: bool) -> Result<bool, Error> {
+    let connection = tx.connection;
+    let savepoint = |sql| execute(connection, sql).map_err(Error::cannot("set a savepoint"));
+    if !alone {
+        savepoint("SAVEPOINT operation")?;
+    }
+    let before = tx.head.clone();
+    let keep = job.run(tx);
+    if connection.is_autocommit() {
+        // SQLite rolls the whole transaction back by itself when the disk is full
+        // or fails; what ran before in this batch is gone too.
+        return Err(Error::RolledBack);
+    }
+    if !keep {
+        *tx.head = before;
+    }
+    match (alone, keep) {
+        (true, _) => {}
+        (false, true) => savepoint("RELEASE operation")?,
+        (false, false) => {
+            savepoint("ROLLBACK TO operation")?;
+            savepoint("RELEASE operation")?;
+        }
+    }
+    Ok(keep)
+}
+
+fn execute(connection: &Connection, sql: &str) -> rusqlite::Result<()> {
+    connection.prepare_cached(sql)?.execute([]).map(|_| ())
+}
