@@ -153,7 +153,7 @@ pub fn verify_range(
             return Err(Error::Busy("another verification is running".to_owned()));
         }
     };
-    gateway.store.read_aside(|view| {
+    gateway.store.read_long(|view| {
         let extent = match (from, to) {
             (None, None) => Extent::Whole,
             (from, to) => {

@@ -29,8 +29,10 @@ pub mod schema;
 pub mod sizes;
 mod stopping;
 pub mod tools;
+mod views;
 mod watch;
 
+use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -50,6 +52,7 @@ use checkpoint::Checkpointer;
 use commit::Committer;
 use known::Known;
 use receipts::Head;
+use views::{Length, View, Views};
 use watch::Watch;
 
 pub use background::{Background, Turn};
@@ -67,6 +70,7 @@ pub struct Store {
     committer: Arc<Committer>,
     reader: Mutex<Option<Connection>>,
     checkpointer: Checkpointer,
+    views: Arc<Views>,
     watch: Arc<Watch>,
     known: Arc<Known>,
     stopping: Stopping,
@@ -102,13 +106,15 @@ impl Store {
         let committer = Committer::start(writer, head, Arc::clone(&watch), Arc::clone(&known))
             .map_err(Error::cannot_io("start the committing thread"))?;
         let committer = Arc::new(committer);
-        let checkpointer = Checkpointer::start(checkpoints, Arc::clone(&committer))
+        let views = Arc::<Views>::default();
+        let checkpointer = Checkpointer::start(checkpoints, Arc::clone(&committer), Arc::clone(&views))
             .map_err(Error::cannot_io("start the checkpoint thread"))?;
         Ok(Store {
             path: path.to_owned(),
             committer,
             reader: Mutex::new(Some(reader)),
             checkpointer,
+            views,
             watch,
             known,
             stopping: Stopping::default(),
@@ -150,6 +156,7 @@ impl Store {
     {
         let reader = unpoisoned(&self.reader);
         let connection = reader.as_ref().ok_or(Error::Closed)?;
+        let _view = self.views.begin(Length::Short);
         let result = on_one_view(connection, query);
         if result.is_ok() {
             self.watch.read();
@@ -164,8 +171,27 @@ impl Store {
         F: FnOnce(&Connection) -> Result<T, E>,
         E: From<Error>,
     {
+        self.read_for(Length::Short, query)
+    }
+
+    /// The same for what takes as long as the history is: a verification. While it runs, the
+    /// write-ahead log cannot be restarted.
+    pub fn read_long<T, E, F>(&self, query: F) -> Result<T, E>
+    where
+        F: FnOnce(&Connection) -> Result<T, E>,
+        E: From<Error>,
+    {
+        self.read_for(Length::Long, query)
+    }
+
+    fn read_for<T, E: From<Error>>(
+        &self,
+        length: Length,
+        query: impl FnOnce(&Connection) -> Result<T, E>,
+    ) -> Result<T, E> {
         let mut connection = self.connect_aside()?;
         self.stopping.ends_long(&mut connection)?;
+        let _view = self.views.begin(length);
         on_one_view(&connection, query)
     }
 
@@ -196,13 +222,13 @@ impl Store {
     /// The source of a copy: `VACUUM INTO` is one statement, and refuses to run inside a
     /// transaction. Whatever reads in more than one is [`Store::read_aside`]'s. It ends with
     /// the gateway's stop.
-    pub fn copy_source(&self) -> Result<Box<Connection>, Error> {
+    pub fn copy_source(&self) -> Result<CopySource<'_>, Error> {
         if self.stopping.is_set() {
             return Err(Error::Closed);
         }
         let mut connection = self.connect_aside()?;
         self.stopping.ends(&mut connection)?;
-        Ok(Box::new(connection))
+        Ok(CopySource { connection, _view: self.views.begin(Length::Long) })
     }
 
     fn connect_aside(&self) -> Result<Connection, Error> {
@@ -263,6 +289,26 @@ impl Store {
         }
         writer.close().map_err(|(_, error)| Error::cannot("close the database")(error))?;
         in_place
+    }
+}
+
+/// A connection to copy from. As long as it lives, the write-ahead log cannot be restarted.
+#[derive(Debug)]
+pub struct CopySource<'a> {
+    connection: Connection,
+    _view: View<'a>,
+}
+
+impl Deref for CopySource<'_> {
+    type Target = Connection;
+    fn deref(&self) -> &Connection {
+        &self.connection
+    }
+}
+
+impl DerefMut for CopySource<'_> {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.connection
     }
 }
 

@@ -24,6 +24,7 @@ mod hostile_folder;
 mod housekeeping;
 mod limits;
 mod load;
+mod log_bound;
 mod manifest;
 mod memory;
 mod openapi;
