@@ -1,15 +1,15 @@
-//! Looking at recorded decisions.
+//! Listing recorded decisions.
 
 use crate::domain::record::Decision;
 use crate::store::decisions::{self, Filter, Listed, Window};
 
 use super::{Error, Gateway, Keys, Page, agents};
 
-/// With more than this to leave out, a list is read on a connection of its own: it
-/// takes a while, and nobody else should wait for it.
+/// With a larger offset, a list is read on a separate connection: it takes a while, and
+/// should not make other requests wait.
 const OFFSET_AT_ONCE_MAX: u32 = 10_000;
 
-/// Decisions that pass the filter, newest first. The filter may name an agent by its key.
+/// Decisions that match the filter, newest first. The filter may name an agent by its key.
 pub fn list(gateway: &Gateway, filter: &Filter, keys: &Keys, page: Page) -> Result<Listed, Error> {
     let list = |connection: &rusqlite::Connection| {
         let named = filter.agent_id.as_deref().map(|agent| agents::recorded_id(connection, agent));

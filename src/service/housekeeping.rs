@@ -1,7 +1,7 @@
-//! What is tidied up while the gateway runs: calls of approvals that nobody needs any more.
+//! Background cleanup: blanks the calls of approvals that are no longer needed.
 //!
-//! A thread looks every now and then, and takes out a few at a time, so that no request
-//! waits long behind it. What fails is tried again later; nothing depends on it.
+//! A thread runs periodically and blanks a few at a time, so that no request waits long
+//! behind it. A failure is retried later; nothing depends on it.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -12,14 +12,14 @@ use crate::sync::unpoisoned;
 
 use super::Gateway;
 
-/// How often it looks.
+/// How often it runs.
 const PERIOD: Duration = Duration::from_secs(2);
-/// How long it leaves a database alone that failed.
+/// How long it waits after a failure.
 const PERIOD_AFTER_FAILURE: Duration = Duration::from_secs(60);
-/// Calls in one transaction; each may be as large as a request's body.
+/// Calls per transaction; each may be as large as a request body.
 const CALLS_AT_ONCE: u32 = 8;
 
-/// How the thread is told to end.
+/// Stop signal for the thread.
 #[derive(Debug, Default)]
 pub struct Housekeeping {
     stopped: Mutex<bool>,
@@ -33,7 +33,7 @@ pub fn start(gateway: Arc<Gateway>) -> std::io::Result<thread::JoinHandle<()>> {
         while gateway.housekeeping.waits(period) {
             period = match tidy(&gateway) {
                 Err(error) if !error.is_stop() => {
-                    log::warn!("calls of ended approvals are kept for now: {error}");
+                    log::warn!("cannot blank calls of old approvals, will retry: {error}");
                     PERIOD_AFTER_FAILURE
                 }
                 Ok(()) | Err(_) => PERIOD,
@@ -64,7 +64,7 @@ impl Housekeeping {
         *unpoisoned(&self.stopped)
     }
 
-    /// Waits; false when it is time to end.
+    /// Waits for `period`; false if the thread should end.
     fn waits(&self, period: Duration) -> bool {
         let stopped = unpoisoned(&self.stopped);
         let waited = self.changed.wait_timeout_while(stopped, period, |stopped| !*stopped);
