@@ -1,7 +1,7 @@
 //! Approvals: decisions that wait for a person.
 //!
 //! An approval is bound to one call by its hash, can be used at most once, and expires. It
-//! is `created`, then `APPROVED` or `REJECTED` for ever, or `EXPIRED` if nobody decides in
+//! is `created`, then permanently `APPROVED` or `REJECTED`, or `EXPIRED` if nobody decides in
 //! time. Edited and consumed are deliberately not states: a polling client would keep
 //! waiting on a word it does not know.
 

@@ -58,7 +58,7 @@ pub struct PolicySet {
 }
 
 impl Default for PolicySet {
-    /// The built-in pack alone.
+    /// Only the built-in pack.
     fn default() -> Self {
         Self::new(Vec::new())
     }

@@ -32,7 +32,7 @@ use record::Done;
 /// With a larger offset, a list is read on a separate connection: it takes a while, and
 /// should not make other requests wait.
 const OFFSET_AT_ONCE_MAX: u32 = 10_000;
-/// A list stops including calls once they exceed this many bytes; the rest can be fetched one
+/// A list stops including calls once they reach this many bytes; the rest can be fetched one
 /// by one.
 const LISTED_CALLS_BYTES_MAX: usize = 16 << 20;
 
