@@ -1,4 +1,4 @@
-//! The tool call that an agent asks about, and the hash that stands for it.
+//! The tool call an agent asks about, and the hash that identifies it.
 
 use super::canon::{Hash, ObjectWriter, write};
 use super::json::{Json, parse};
@@ -10,16 +10,16 @@ pub struct ToolCall {
     pub tool: String,
     /// Name of the action.
     pub action: String,
-    /// What it acts upon.
+    /// What it acts on.
     pub resource: Option<String>,
-    /// Whether the caller says that it changes anything.
+    /// Whether the caller declares it a mutation.
     pub mutates_state: bool,
-    /// The arguments, any JSON value. Secret as far as the gateway is concerned.
+    /// The arguments, any JSON value. The gateway treats them as secret.
     pub parameters: Json,
 }
 
 impl ToolCall {
-    /// Canonical bytes of exactly the five members that an approval freezes.
+    /// Canonical bytes of exactly the five members an approval freezes.
     pub fn canonical(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(256);
         let mut object = ObjectWriter::new(&mut out);
@@ -32,7 +32,7 @@ impl ToolCall {
         out
     }
 
-    /// Reads what [`ToolCall::canonical`] wrote; nothing else is a call.
+    /// Reads what [`ToolCall::canonical`] wrote; `None` for anything else.
     pub fn from_canonical(bytes: &[u8]) -> Option<Self> {
         let value = parse(bytes).ok()?;
         let text = |name| value.get(name).and_then(Json::as_str).map(str::to_owned);

@@ -1,55 +1,56 @@
-//! Approvals: a decision that waits for a person.
+//! Approvals: decisions that wait for a person.
 //!
-//! An approval is bound to one call by its hash, used at most once, and ends by itself. It
-//! is `created`, then `APPROVED` or `REJECTED`, and stays that; one that nobody decided in
-//! time is `EXPIRED`. Being edited and being consumed are no states of their own: clients
-//! that poll would wait on for a word that they do not know.
+//! An approval is bound to one call by its hash, can be used at most once, and expires. It
+//! is `created`, then permanently `APPROVED` or `REJECTED`, or `EXPIRED` if nobody decides in
+//! time. Edited and consumed are deliberately not states: a polling client would keep
+//! waiting on a word it does not know.
 
 use super::canon::Hash;
 use super::time::Timestamp;
 use super::words;
 
-/// How long an approval can be given and used, in seconds, counted from the decision.
+/// Default time to live of an approval, in seconds from the decision: it must be granted and
+/// used within it.
 pub const TTL_SECONDS_DEFAULT: u32 = 1800;
-/// Shortest time to live that can be set.
+/// Shortest configurable time to live.
 pub const TTL_SECONDS_MIN: u32 = 1;
-/// Longest time to live that can be set: 30 days.
+/// Longest configurable time to live: 30 days.
 pub const TTL_SECONDS_MAX: u32 = 2_592_000;
 
-/// How long the call of an approval that nobody decided is kept after its end, in seconds:
-/// whoever comes too late can still see what was asked.
+/// How long the call of an undecided approval is kept after it expires, in seconds, so that a
+/// late approver can still see what was asked.
 pub const UNDECIDED_CALL_KEPT_SECONDS: i64 = 86_400;
 
-/// How far the clock may have been set back since an approval was asked for, in seconds.
-/// Beyond it nobody can say how old the approval is, and it counts as ended.
+/// How far the clock may be set back after an approval was requested, in seconds. Beyond
+/// that, the approval's age is unknown and it counts as expired.
 pub const CLOCK_BACK_SECONDS_MAX: i64 = 300;
 
 words! {
-    /// Where an approval stands.
+    /// Status of an approval.
     Status {
         /// Nobody has decided yet.
         Created = "created",
-        /// May be used once, in time.
+        /// May be used once, before it expires.
         Approved = "APPROVED",
         /// May not be used.
         Rejected = "REJECTED",
-        /// Nobody decided in time. Never stored: it follows from the time.
+        /// Nobody decided in time. Never stored: derived from the time.
         Expired = "EXPIRED",
     }
 }
 
 words! {
-    /// How an approval was used as it must not be.
+    /// An attempted misuse of an approval.
     TamperKind {
-        /// With the hash of another call.
+        /// Consuming it with the hash of another call.
         ConsumeHashMismatch = "consume_hash_mismatch",
-        /// Used already, ended, not given, or by an agent that may not act.
+        /// Consuming it although it is used, expired or not granted, or its agent is not active.
         ConsumeNotConsumable = "consume_not_consumable",
-        /// Approved after its end.
+        /// Approving it after it expired.
         ApproveExpired = "approve_expired",
-        /// Rejected after its end.
+        /// Rejecting it after it expired.
         RejectExpired = "reject_expired",
-        /// Edited after its end.
+        /// Editing it after it expired.
         EditExpired = "edit_expired",
     }
 }
@@ -59,37 +60,37 @@ words! {
 pub struct NewApproval {
     /// UUID.
     pub id: String,
-    /// The decision that asked for it.
+    /// The decision that requested it.
     pub decision_id: String,
     /// The agent that asked.
     pub agent_id: String,
     /// Hash of the frozen call.
     pub action_hash: Hash,
-    /// The frozen call: the canonical bytes that were hashed, for the approver's eyes.
+    /// The frozen call: the canonical bytes that were hashed, to show to the approver.
     pub tool_call: Vec<u8>,
     /// Who should decide.
     pub approver_group: String,
-    /// When it was asked for, by the clock: the decision's time is the chain's, which stays
-    /// ahead where the clock once was.
+    /// When it was requested, by the clock. The decision's time is the chain's, which stays
+    /// ahead after the clock was set back.
     pub created_at: Timestamp,
     /// When it can no longer be approved or used.
     pub expires_at: Timestamp,
 }
 
-/// An approval as it is recorded, without its call.
+/// An approval as recorded, without its call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Approval {
     /// UUID.
     pub id: String,
-    /// The decision that asked for it.
+    /// The decision that requested it.
     pub decision_id: String,
     /// The agent that asked.
     pub agent_id: String,
-    /// What was decided, whatever the time; see [`Approval::status_at`].
+    /// The stored status, regardless of the time; see [`Approval::status_at`].
     pub recorded: Status,
-    /// Hash of the call as the agent asked for it.
+    /// Hash of the call as the agent requested it.
     pub original_action_hash: Hash,
-    /// Hash of the call as it is approved and used.
+    /// Hash of the call to be approved and used, edits included.
     pub action_hash: Hash,
     /// Who should decide.
     pub approver_group: String,
@@ -97,7 +98,7 @@ pub struct Approval {
     pub approver_user_id: Option<String>,
     /// Why.
     pub reason: Option<String>,
-    /// When it was asked for, by the clock.
+    /// When it was requested, by the clock.
     pub created_at: Timestamp,
     /// When it can no longer be approved or used.
     pub expires_at: Timestamp,
@@ -109,37 +110,37 @@ pub struct Approval {
     pub consumed_at: Option<Timestamp>,
 }
 
-/// What somebody wants to do with an approval.
+/// A requested change of an approval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// To give it.
+    /// Grant it.
     Approve,
-    /// To refuse it.
+    /// Reject it.
     Reject,
-    /// To put another call in the place of its call.
+    /// Replace its call.
     Edit,
-    /// To use it.
+    /// Use it.
     Consume {
-        /// The hash of the call that is about to run, where the caller states it.
+        /// The hash of the call that is about to run, if the caller states it.
         claim: Option<Hash>,
-        /// Whether the agent that asked may act.
+        /// Whether the agent that asked for it may act.
         agent_is_active: bool,
     },
 }
 
-/// Why an approval cannot be changed so.
+/// Why a change of an approval is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
-    /// For programs.
+    /// Machine-readable reason.
     pub reason: &'static str,
-    /// For people.
+    /// Human-readable message.
     pub message: &'static str,
-    /// What goes on record of it, if anything.
+    /// The tamper attempt to record, if it is one.
     pub tamper: Option<TamperKind>,
 }
 
 impl Approval {
-    /// Where it stands at a time.
+    /// Its status at a time.
     pub fn status_at(&self, now: Timestamp) -> Status {
         match self.recorded {
             Status::Created if self.has_ended(now) => Status::Expired,
@@ -147,12 +148,12 @@ impl Approval {
         }
     }
 
-    /// Whether it can no longer be given or used, by the time alone.
+    /// Whether it is too late to grant or use it.
     pub fn has_ended(&self, now: Timestamp) -> bool {
         now >= self.expires_at || now.plus_seconds(CLOCK_BACK_SECONDS_MAX) < self.created_at
     }
 
-    /// Whether it may be changed so at a time.
+    /// Whether the change is permitted at a time.
     pub fn check(&self, change: Change, now: Timestamp) -> Result<(), Refusal> {
         match change {
             Change::Approve => self.check_undecided(now, TamperKind::ApproveExpired),
@@ -167,7 +168,7 @@ impl Approval {
             Status::Created => Ok(()),
             Status::Approved | Status::Rejected => Err(Refusal {
                 reason: "approval_already_decided",
-                message: "the approval is decided already",
+                message: "the approval has already been decided",
                 tamper: None,
             }),
             Status::Expired => Err(Refusal {
@@ -188,13 +189,13 @@ impl Approval {
             |kind: TamperKind, message| Err(Refusal { reason: kind.as_str(), message, tamper: Some(kind) });
         let unusable = |message| refused(TamperKind::ConsumeNotConsumable, message);
         match self.status_at(now) {
-            Status::Created => return unusable("the approval still waits for a decision"),
+            Status::Created => return unusable("the approval is still awaiting a decision"),
             Status::Rejected => return unusable("the approval was rejected"),
             Status::Expired => return unusable("the approval has expired"),
             Status::Approved => {}
         }
         if self.consumed_at.is_some() {
-            return unusable("the approval was used already");
+            return unusable("the approval has already been used");
         }
         if self.has_ended(now) {
             return unusable("the approval has expired");
@@ -204,7 +205,7 @@ impl Approval {
         }
         if claim.is_some_and(|claim| claim != self.action_hash) {
             let message =
-                "claimed_action_hash is not the hash of the approved call; the approval stays as it is";
+                "claimed_action_hash is not the hash of the approved call; the approval is unchanged";
             return refused(TamperKind::ConsumeHashMismatch, message);
         }
         Ok(())
@@ -245,7 +246,7 @@ mod tests {
         for (recorded, at, shown) in [
             (Created, IN_TIME, Created),
             (Created, END, Expired),
-            // The clock was set back: by little, and by more than is believed.
+            // The clock was set back: within tolerance, and beyond it.
             (Created, BEGIN.plus_seconds(-CLOCK_BACK_SECONDS_MAX), Created),
             (Created, BEGIN.plus_seconds(-CLOCK_BACK_SECONDS_MAX - 1), Expired),
             (Approved, END, Approved),
@@ -255,7 +256,7 @@ mod tests {
         }
     }
 
-    /// What comes of approve, reject, edit, consume; `+` is done, `d` decided already,
+    /// Results of approve, reject, edit and consume: `+` done, `d` already decided,
     /// `x` expired, `n` not consumable.
     #[test]
     fn every_change_in_every_state_is_done_or_refused_as_listed() {
@@ -311,7 +312,7 @@ mod tests {
             (wrong, true, Some(ConsumeHashMismatch)),
             (None, false, Some(ConsumeNotConsumable)),
             (right, false, Some(ConsumeNotConsumable)),
-            // What could not be used anyhow is no mismatch.
+            // An approval that could not be used anyway is not a mismatch.
             (wrong, false, Some(ConsumeNotConsumable)),
         ] {
             let change = Change::Consume { claim, agent_is_active };

@@ -1,7 +1,6 @@
-//! Audit events: what happened beside the decisions, which are their own record.
+//! Audit events: everything that happens besides decisions, which are their own record.
 //!
-//! An event names things by their ids and hashes. It never holds a parameter of a call,
-//! and never a secret.
+//! An event refers to things by id and hash. It never holds a call's parameters or a secret.
 
 use serde_json::{Value, json};
 
@@ -15,33 +14,33 @@ words! {
     EventType {
         /// An agent was registered.
         AgentRegistered = "agent_registered",
-        /// What describes an agent was changed, or its signing key.
+        /// An agent's settings or its signing key were changed.
         AgentUpdated = "agent_updated",
-        /// An agent got another token.
+        /// An agent got a new token.
         AgentTokenRotated = "agent_token_rotated",
-        /// An agent was stopped for now.
+        /// An agent was stopped temporarily.
         AgentFrozen = "agent_frozen",
         /// A frozen agent may act again.
         AgentUnfrozen = "agent_unfrozen",
-        /// An agent was stopped for good.
+        /// An agent was stopped permanently.
         AgentRevoked = "agent_revoked",
-        /// A quarantined agent may act again.
+        /// A quarantined or frozen agent may act again.
         AgentRestored = "agent_restored",
-        /// The chain goes on from a restored or an earlier head.
+        /// The chain continues from a restored or earlier head.
         Restore = "restore",
         /// An operator did something else.
         AdminAction = "admin_action",
-        /// A call was decided.
+        /// A call by a stopped agent was denied.
         ToolCallIntercepted = "tool_call_intercepted",
-        /// A call waits for a person.
+        /// A call is awaiting approval.
         ApprovalCreated = "approval_created",
-        /// A person decided.
+        /// A person approved or rejected a call.
         ApprovalDecided = "approval_decided",
-        /// A person changed the call.
+        /// A person changed a call awaiting approval.
         ApprovalEdited = "approval_edited",
-        /// An approval that was given was used.
+        /// A granted approval was used.
         ApprovalConsumed = "approval_consumed",
-        /// An approval was used as it must not be.
+        /// Someone attempted to misuse an approval.
         TamperAttempt = "tamper_attempt",
         /// An agent became riskier.
         AgentRiskEscalated = "agent_risk_escalated",
@@ -69,13 +68,13 @@ pub struct Event {
     pub skill: Option<String>,
     /// The tool's action, or the operator's.
     pub action: Option<String>,
-    /// What was acted upon.
+    /// What was acted on.
     pub resource: Option<String>,
     /// Everything else: a JSON object as text.
     pub event_json: String,
-    /// Hash of what went in.
+    /// Hash of the input.
     pub input_hash: Option<String>,
-    /// Hash of what came out.
+    /// Hash of the output.
     pub output_hash: Option<String>,
     /// The decision it belongs to.
     pub decision_id: Option<String>,
@@ -86,7 +85,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// An event that says no more than this.
+    /// An event with no other fields set.
     pub fn new(id: String, event_type: EventType, details: &Value, created_at: Timestamp) -> Self {
         Event {
             id,
@@ -108,8 +107,8 @@ impl Event {
         }
     }
 
-    /// An event of a decision, at its time. Its call is named by the hash, never by its
-    /// parameters.
+    /// An event about a decision, at the decision's time. It identifies the call by its hash,
+    /// never by its parameters.
     pub fn of(decision: &Decision, id: String, event_type: EventType, details: &Value) -> Self {
         Event {
             agent_id: Some(decision.agent_id.clone()),
@@ -126,7 +125,7 @@ impl Event {
     }
 }
 
-/// How an event names the token that did it.
+/// How an event names the token behind it.
 pub fn by(operator: &Operator) -> Value {
     json!({ "name": operator.name, "id": operator.id })
 }

@@ -1,8 +1,8 @@
 //! `aegis-jcs-1`: the canonical bytes of a JSON value, and SHA-256 over them.
 //!
-//! Two programs that hold the same value write the same bytes: members sorted by
-//! code point, no white space, raw UTF-8, numbers as the reference prints them
-//! (see [`crate::domain::json`]). The golden files in `tests/golden` pin it.
+//! Any two programs write the same bytes for the same value: members sorted by code
+//! point, no white space, raw UTF-8, numbers as the reference prints them (see
+//! [`crate::domain::json`]). The golden files in `tests/golden` pin the format.
 
 use std::fmt;
 
@@ -51,8 +51,8 @@ pub fn write(out: &mut Vec<u8>, value: &Json) {
 /// Appends `text` as a canonical JSON string.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
     let bytes = text.as_bytes();
-    // Nearly every text needs no escape. Looked at without an early exit, so that
-    // the compiler can take many bytes at a time.
+    // Nearly every text needs no escape. There is no early exit, so that the compiler can
+    // vectorise the scan.
     let escapes = bytes.iter().fold(false, |any, &b| any | (b < 0x20) | (b == b'"') | (b == b'\\'));
     out.reserve(bytes.len() + 2);
     out.push(b'"');
@@ -89,13 +89,13 @@ fn write_escaped(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(&bytes[plain_from..]);
 }
 
-/// Writes an object member by member, without building the value first.
-/// The caller names the members in ascending order; debug builds check it.
+/// Writes an object member by member, without building the value first. The caller must
+/// write members in ascending order of name; debug builds check it.
 #[derive(Debug)]
 pub struct ObjectWriter<'a> {
     out: &'a mut Vec<u8>,
     first: bool,
-    /// The last name, in debug builds.
+    /// The last name written; tracked in debug builds only.
     last: String,
 }
 
@@ -106,7 +106,7 @@ impl<'a> ObjectWriter<'a> {
         ObjectWriter { out, first: true, last: String::new() }
     }
 
-    /// Writes the name and hands out the buffer for the value.
+    /// Writes the name and returns the buffer for the value.
     pub fn member(&mut self, name: &str) -> &mut Vec<u8> {
         self.separate(name);
         write_string(self.out, name);
@@ -114,7 +114,7 @@ impl<'a> ObjectWriter<'a> {
         self.out
     }
 
-    /// The same for a name of ours, which needs no escape.
+    /// Like [`ObjectWriter::member`], for a fixed name that needs no escape.
     #[inline]
     fn known(&mut self, name: &'static str) -> &mut Vec<u8> {
         debug_assert!(name.bytes().all(|byte| byte == b'_' || byte.is_ascii_alphanumeric()), "{name}");
@@ -143,7 +143,7 @@ impl<'a> ObjectWriter<'a> {
         write_string(self.known(name), value);
     }
 
-    /// A string member, `null` when absent.
+    /// A string member, or `null` if absent.
     pub fn optional(&mut self, name: &'static str, value: Option<&str>) {
         match value {
             Some(text) => self.string(name, text),
@@ -177,7 +177,7 @@ impl Hash {
         Hash(Sha256::digest(bytes).into())
     }
 
-    /// A finished digest.
+    /// Wraps an existing digest.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Hash(bytes)
     }
@@ -200,13 +200,13 @@ impl Hash {
         Some(Hash(bytes))
     }
 
-    /// Whether both are equal, in a time that does not depend on where they differ.
+    /// Compares in time that does not depend on where the two differ.
     pub fn equals_in_constant_time(&self, other: &Hash) -> bool {
         let difference = self.0.iter().zip(&other.0).fold(0, |all, (a, b)| all | (a ^ b));
         std::hint::black_box(difference) == 0
     }
 
-    /// The 64 digits, without an allocation of their own.
+    /// The 64 digits, without allocating.
     pub fn to_hex(self) -> HexDigest {
         let mut digits = [0; 64];
         for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0) {

@@ -1,7 +1,7 @@
-//! From a parsed [`Json`] value to a typed request, by `serde`.
+//! Decodes a parsed [`Json`] value into a typed request with `serde`.
 //!
-//! Decoding the tree that was parsed, not the bytes a second time, keeps one
-//! reading of every body: the call that is hashed is the call that is decided.
+//! Decoding the parsed tree instead of the bytes ensures a single reading of every
+//! body: the call that is hashed is the call that is decided.
 
 use serde::de::value::{MapDeserializer, SeqDeserializer};
 use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Unexpected, Visitor};
@@ -9,7 +9,7 @@ use serde::forward_to_deserialize_any;
 
 use super::json::Json;
 
-/// Why a value does not fit the type; the text names the member where it can.
+/// Why a value does not fit the type; names the member where possible.
 pub type Error = serde::de::value::Error;
 
 /// Decodes `value` as a `T`.
@@ -70,7 +70,7 @@ impl<'de> Deserializer<'de> for Tree<'_> {
         }
     }
 
-    /// A struct is an object: serde would also fill its fields from an array, by their order.
+    /// Requires an object: serde would also accept an array and fill the fields by position.
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _name: &'static str,

@@ -1,7 +1,7 @@
-//! Names of tools and actions, brought to one form before they are compared.
+//! Names of tools and actions, normalised before they are compared.
 //!
 //! Registration and lookup both normalise, so `Git%48ub`, ` github ` and `GITHUB`
-//! are one tool; the action hash always covers the text as the caller wrote it.
+//! are one tool. The action hash always covers the text as the caller wrote it.
 
 use unicode_normalization::UnicodeNormalization;
 
@@ -10,16 +10,17 @@ pub fn normalize(text: &str) -> String {
     percent_decode(text, false).map_or_else(|| fold(text), |decoded| fold(&decoded))
 }
 
-/// The same without decoding. Each character by itself, so that a part of a name folds as
-/// it does in the whole (a sigma at the end of a glob is none at the end of a word);
-/// composed once more, since some have a composed form in lower case alone.
+/// [`normalize`] without percent-decoding. Lowercases each character on its own, so that part
+/// of a name folds as it does within the whole (a sigma that ends a glob need not end a
+/// word). Composes again afterwards, since some characters have a composed form only in lower
+/// case.
 fn fold(text: &str) -> String {
     let composed: String = text.nfc().collect();
     composed.trim().chars().flat_map(char::to_lowercase).nfc().collect()
 }
 
-/// Decodes `%XX`, and `+` as a space where `plus_is_space`; `None` when an escape
-/// is malformed or the bytes are not UTF-8.
+/// Decodes `%XX`, and `+` as a space if `plus_is_space`; `None` if an escape is
+/// malformed or the bytes are not UTF-8.
 pub fn percent_decode(text: &str, plus_is_space: bool) -> Option<String> {
     let mut out = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();

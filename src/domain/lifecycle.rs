@@ -1,39 +1,39 @@
-//! Where an agent may go from where it stands: the one table of it.
+//! The state machine of an agent's status, in one table.
 //!
-//! Revoked is for good: nothing leads back from it but to deleted. Deleted agents are not
-//! there for anyone.
+//! Revocation is permanent: a revoked agent can only be deleted. A deleted agent no longer
+//! exists for any caller.
 
 use super::agent::AgentStatus;
 use super::audit::EventType;
 
-/// What an operator does to where an agent stands.
+/// What an operator does to an agent's status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Operation {
-    /// Stop it for now.
+    /// Stop it temporarily.
     Freeze,
-    /// Let a frozen one act again.
+    /// Let a frozen agent act again.
     Unfreeze,
-    /// Stop it for good.
+    /// Stop it permanently.
     Revoke,
-    /// Let a quarantined or frozen one act again.
+    /// Let a quarantined or frozen agent act again.
     Restore,
-    /// Take it out of the lists.
+    /// Remove it from the lists.
     Delete,
 }
 
 /// Why an operation does not apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
-    /// There is no such agent any more.
+    /// The agent no longer exists.
     Deleted,
-    /// It was stopped for good.
+    /// The agent is permanently stopped.
     Revoked,
-    /// The operation does not begin where the agent stands.
+    /// The operation does not apply to this status.
     NotFrom(AgentStatus),
 }
 
 impl Operation {
-    /// Where it leads from `status`; to the same where there is nothing to do.
+    /// The status it leads to from `status`; the same one if there is nothing to do.
     pub fn next(self, status: AgentStatus) -> Result<AgentStatus, Refused> {
         use AgentStatus::{Active, Deleted, Frozen, Quarantined, Revoked};
         match (self, status) {
@@ -49,7 +49,7 @@ impl Operation {
         }
     }
 
-    /// The event that records it; a deletion has none of its own.
+    /// The event that records it; deletion has no event type of its own.
     pub fn event_type(self) -> EventType {
         match self {
             Operation::Freeze => EventType::AgentFrozen,
@@ -60,7 +60,7 @@ impl Operation {
         }
     }
 
-    /// For messages.
+    /// The verb, for messages.
     pub fn verb(self) -> &'static str {
         match self {
             Operation::Freeze => "freeze",

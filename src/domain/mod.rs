@@ -1,7 +1,7 @@
-//! What the gateway is about, as pure functions and values.
+//! The gateway's domain logic, as pure functions and values.
 //!
 //! No HTTP, no SQL, no clock, no environment: everything here takes what it needs
-//! as an argument and answers the same for the same arguments.
+//! as an argument and returns the same result for the same arguments.
 
 pub mod action;
 pub mod agent;
@@ -25,8 +25,8 @@ pub mod trust;
 
 /// An enum whose variants are words of the wire contract and of the database.
 ///
-/// Generates `as_str`, `parse` (exact, no case folding), `WORDS` and the serde
-/// implementations, so that a word is spelled in one place.
+/// Generates `as_str`, `parse` (exact, no case folding), `WORDS`, `Display` and `Serialize`,
+/// so that each word is spelled in one place.
 macro_rules! words {
     ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$meta])*
@@ -42,7 +42,7 @@ macro_rules! words {
                 match self { $($name::$variant => $word,)+ }
             }
 
-            /// The variant of exactly this word.
+            /// The variant spelled exactly like this.
             pub fn parse(word: &str) -> Option<Self> {
                 match word { $($word => Some($name::$variant),)+ _ => None }
             }

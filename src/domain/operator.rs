@@ -1,53 +1,52 @@
-//! Operators: who runs the gateway, and what their tokens may do.
+//! Operators: the people who run the gateway, and what their tokens may do.
 
 use super::time::Timestamp;
 use super::words;
 
-/// Every token that the gateway makes for an operator begins so.
+/// Prefix of every operator token that the gateway generates.
 pub const TOKEN_PREFIX: &str = "aegis_op_";
 
-/// The name under which the configured token acts; no other token may have it.
+/// The name of the configured token; no other token may have it.
 pub const CONFIGURED_NAME: &str = "operator";
 
 words! {
     /// What a token is for.
     Scope {
-        /// Everything that the configured token can do.
+        /// Everything the configured token can do.
         Admin = "admin",
-        /// Taking backups and listing them; not their content.
+        /// Taking and listing backups, but not fetching them.
         Backup = "backup",
-        /// Looking and verifying; neither tokens nor the content of backups.
+        /// Reading and verifying everything but tokens and the content of backups.
         Read = "read",
-        /// For the process that runs agents: registering them, using what was approved, and
-        /// looking; it decides nothing, and changes nothing else.
+        /// For the process that runs agents: registering them, using granted approvals, and
+        /// reading. It decides nothing and changes nothing else.
         Runner = "runner",
     }
 }
 
-/// What a route asks of an operator.
+/// What a route requires of an operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permission {
-    /// To look at what is recorded, and to verify it.
+    /// Read and verify what is recorded.
     Read,
-    /// To see agents, tools, decisions and receipts, and to have receipts verified that
-    /// the caller brings.
+    /// List agents, tools, decisions and receipts, and verify receipts sent by the caller.
     List,
-    /// To register an agent, or to give a known one another token.
+    /// Register an agent, or give a known one a new token.
     RegisterAgent,
-    /// To see which backups there are.
+    /// List backups.
     ListBackups,
-    /// To take a backup.
+    /// Take a backup.
     TakeBackup,
-    /// To see where approvals stand; their parameters are for who may administer.
+    /// See the status of approvals; seeing their parameters requires `Administer`.
     SeeApprovals,
-    /// To use an approval that was given. Giving one is for who may administer.
+    /// Use a granted approval; granting one requires `Administer`.
     UseApprovals,
-    /// To change anything else, to see who has tokens, and to fetch what backups hold.
+    /// Change anything else, list tokens, and fetch backups.
     Administer,
 }
 
 impl Permission {
-    /// The scopes that have it; every other is refused.
+    /// The scopes that grant it; all others are rejected.
     pub fn scopes(self) -> &'static [Scope] {
         match self {
             Permission::Read => &[Scope::Read, Scope::Admin],
@@ -61,7 +60,7 @@ impl Permission {
         }
     }
 
-    /// The same in words: `read or admin`.
+    /// The scopes in words: `read or admin`.
     pub fn scopes_in_words(self) -> String {
         let words: Vec<&str> = self.scopes().iter().map(|scope| scope.as_str()).collect();
         words.join(" or ")
@@ -69,13 +68,13 @@ impl Permission {
 }
 
 impl Scope {
-    /// Whether a token of this scope may do it.
+    /// Whether this scope grants the permission.
     pub fn may(self, permission: Permission) -> bool {
         permission.scopes().contains(&self)
     }
 }
 
-/// An operator's token, by all but its text: that is shown once and kept as its SHA-256.
+/// An operator token without its text, which is shown once and stored as a SHA-256.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operator {
     /// UUID; the configured token has none.
@@ -84,7 +83,7 @@ pub struct Operator {
     pub name: String,
     /// What it is for.
     pub scope: Scope,
-    /// From when on it is refused.
+    /// When it expires.
     pub expires_at: Option<Timestamp>,
     /// Whether it was revoked.
     pub revoked: bool,
@@ -97,13 +96,13 @@ impl Operator {
         Operator { id: None, name, scope: Scope::Admin, expires_at: None, revoked: false }
     }
 
-    /// Whether the token opens anything at this time.
+    /// Whether the token is valid at this time.
     pub fn is_live(&self, now: Timestamp) -> bool {
         !self.revoked && self.expires_at.is_none_or(|end| now < end)
     }
 }
 
-/// A token in the making.
+/// A token about to be created.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewToken {
     /// UUID.
@@ -112,11 +111,11 @@ pub struct NewToken {
     pub name: String,
     /// What it is for.
     pub scope: Scope,
-    /// When it is made.
+    /// When it is created.
     pub created_at: Timestamp,
-    /// The name of the token that made it.
+    /// The name of the token that creates it.
     pub created_by: String,
-    /// From when on it is refused.
+    /// When it expires.
     pub expires_at: Option<Timestamp>,
 }
 

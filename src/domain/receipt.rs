@@ -1,37 +1,37 @@
 //! Receipts: the links of the chain.
 //!
 //! A receipt is a flat object of strings, integers and nulls. Its hash covers every
-//! member but the hash itself, the hash of the receipt before it included; so the
-//! last hash stands for the whole history. What is served is exactly what is
-//! hashed, plus `receipt_hash`: both come from the one list of members below.
+//! member except the hash itself, including the hash of the previous receipt, so the
+//! last hash commits to the whole history. What is served is exactly what is hashed,
+//! plus `receipt_hash`: both come from the single list of members below.
 
 use std::fmt;
 
 use super::canon::{self, Hash, ObjectWriter};
 use super::json::Json;
 
-/// The version of the member list; a later list gets a later number, and the
-/// receipts of this one keep verifying.
+/// The version of the member list. A new list gets a higher number; receipts of this one
+/// keep verifying.
 pub const FORMAT_VERSION: i64 = 1;
 
 /// `prev_receipt_hash` of the first receipt.
 pub const GENESIS: &str = "";
 
-/// How an empty chain's head is named, where a hash is asked for.
+/// Stands for the head of an empty chain where a hash is expected.
 pub const EMPTY_HEAD: &str = "empty";
 
 /// One receipt, borrowed from wherever it is held.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Receipt<'a> {
-    /// Position in the chain, from 1, without gaps.
+    /// Position in the chain, starting at 1, without gaps.
     pub seq: i64,
     /// See [`FORMAT_VERSION`].
     pub format_version: i64,
     /// See [`canon::VERSION`].
     pub canon_version: &'a str,
-    /// Unique name of the receipt.
+    /// Unique id of the receipt.
     pub event_id: &'a str,
-    /// When it was made; never earlier than the one before.
+    /// When it was made; never earlier than the previous receipt.
     pub ts: &'a str,
     /// UUID of the agent.
     pub agent_id: Option<&'a str>,
@@ -45,23 +45,23 @@ pub struct Receipt<'a> {
     pub tool: &'a str,
     /// Name of the action.
     pub action: &'a str,
-    /// What it acts upon.
+    /// What it acts on.
     pub resource: Option<&'a str>,
     /// The source's trust.
     pub source_trust: &'a str,
     /// The outcome.
     pub decision: &'a str,
-    /// Who approved, where somebody did.
+    /// Who approved, if anyone did.
     pub approver: Option<&'a str>,
     /// SHA-256 of the canonical call.
     pub action_hash: Option<&'a str>,
-    /// The decision this is the receipt of.
+    /// The decision this receipt is for.
     pub decision_id: Option<&'a str>,
     /// SHA-256 of the whole recorded decision.
     pub decision_hash: Option<&'a str>,
     /// The version of the rules that decided.
     pub policy_version: Option<&'a str>,
-    /// `receipt_hash` of the receipt before, [`GENESIS`] for the first.
+    /// `receipt_hash` of the previous receipt, [`GENESIS`] for the first.
     pub prev_receipt_hash: &'a str,
 }
 
@@ -73,12 +73,12 @@ impl Receipt<'_> {
         Hash::of(buffer)
     }
 
-    /// Appends the object that clients get: the hashed members and `receipt_hash`.
+    /// Appends the object that clients receive: the hashed members and `receipt_hash`.
     pub fn write_served(&self, out: &mut Vec<u8>, receipt_hash: &str) {
         self.write(out, Some(receipt_hash));
     }
 
-    /// The one list of members, in canonical order.
+    /// The only list of members, in canonical order.
     fn write(&self, out: &mut Vec<u8>, receipt_hash: Option<&str>) {
         let mut object = ObjectWriter::new(out);
         object.string("action", self.action);
@@ -108,8 +108,8 @@ impl Receipt<'_> {
     }
 }
 
-/// The hash of a receipt given as JSON: every member counts but `receipt_hash`,
-/// whatever their names, so an export of any version verifies.
+/// The hash of a receipt given as JSON: every member except `receipt_hash` counts,
+/// whatever its name, so an export of any version verifies.
 pub fn hash_of_json(members: &[(String, Json)]) -> Hash {
     let mut out = Vec::with_capacity(1024);
     let mut object = ObjectWriter::new(&mut out);
@@ -125,17 +125,17 @@ pub fn hash_of_json(members: &[(String, Json)]) -> Hash {
 pub enum BreakKind {
     /// The stored hash is not the hash of the members.
     Hash,
-    /// The previous hash is not the hash of the receipt before.
+    /// The previous hash is not the hash of the previous receipt.
     Link,
     /// The sequence number does not follow.
     Sequence,
-    /// Not a receipt: a member is missing or of a wrong type.
+    /// Not a receipt: a member is missing or has the wrong type.
     Malformed,
     /// The last receipt is not the recorded or expected head.
     Head,
-    /// A receipt names a decision that is not there.
+    /// A receipt names a decision that does not exist.
     DecisionMissing,
-    /// A decision is not what its receipt says.
+    /// A decision does not match its receipt.
     DecisionDiffers,
     /// A decision has no receipt.
     ReceiptMissing,
@@ -157,35 +157,36 @@ impl BreakKind {
     }
 }
 
-/// One thing that is wrong, and where.
+/// One defect, and where it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Break {
     /// What is wrong.
     pub kind: BreakKind,
-    /// Position in the chain, or in the export where it has none.
+    /// Position in the chain, or in the export if the receipt has none.
     pub seq: Option<i64>,
     /// The receipt's or decision's id.
     pub id: Option<String>,
-    /// What should stand there.
+    /// The expected value.
     pub expected: String,
-    /// What does.
+    /// The value found.
     pub found: String,
 }
 
 impl fmt::Display for Break {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seq = self.seq.map_or_else(|| "-".to_owned(), |seq| seq.to_string());
-        // The id is whatever the file says; it must not reach a terminal or forge a line.
+        // The id comes from the file: escaped, so that it cannot control a terminal or forge
+        // a line.
         let id = self.id.as_deref().unwrap_or("-").escape_debug();
         let (kind, expected, found) = (self.kind.as_str(), &self.expected, &self.found);
         write!(f, "{kind} at seq {seq}, id {id}: expected {expected:?}, found {found:?}")
     }
 }
 
-/// What chaining needs of one receipt.
+/// The parts of a receipt that chain verification needs.
 #[derive(Debug, Clone, Copy)]
 pub struct Link<'a> {
-    /// Position in the chain, where it is known.
+    /// Position in the chain, if known.
     pub seq: Option<i64>,
     /// The receipt's id.
     pub id: &'a str,
@@ -197,7 +198,7 @@ pub struct Link<'a> {
     pub prev_receipt_hash: &'a str,
 }
 
-/// Which way an export runs.
+/// The order of an export.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// Each receipt follows the one before it.
@@ -208,13 +209,13 @@ pub enum Order {
 
 /// Verifies a chain link by link, in bounded memory.
 ///
-/// After a break it goes on from what is stored, so one wrong receipt is one
-/// break and everything after it is still checked.
+/// After a break it continues from what is stored, so one bad receipt is one break
+/// and everything after it is still checked.
 #[derive(Debug)]
 pub struct ChainVerifier {
     order: Order,
     last: Option<Seen>,
-    /// How many links were checked.
+    /// Number of links checked.
     pub count: u64,
 }
 
@@ -227,7 +228,7 @@ struct Seen {
 }
 
 impl ChainVerifier {
-    /// A verifier that accepts any receipt first.
+    /// A verifier that accepts any receipt as the first.
     pub fn new(order: Order) -> Self {
         ChainVerifier { order, last: None, count: 0 }
     }
@@ -238,7 +239,7 @@ impl ChainVerifier {
         ChainVerifier { order: Order::OldestFirst, last: Some(last), count: 0 }
     }
 
-    /// Checks one receipt by itself and against the one before it.
+    /// Checks one receipt on its own and against the previous one.
     pub fn push(&mut self, link: &Link<'_>, report: &mut dyn FnMut(Break)) {
         self.count += 1;
         let recomputed = link.recomputed.to_hex();
@@ -278,7 +279,7 @@ impl ChainVerifier {
         link.prev_receipt_hash.clone_into(&mut last.prev_receipt_hash);
     }
 
-    /// Position and hash of the receipt checked last.
+    /// Position and hash of the last receipt checked.
     pub fn last(&self) -> Option<(Option<i64>, &str)> {
         self.last.as_ref().map(|last| (last.seq, last.receipt_hash.as_str()))
     }
@@ -296,7 +297,7 @@ fn check_link(seq: Option<i64>, id: &str, prev: &str, expected: &str, report: &m
     }
 }
 
-/// In more bits than a position has: an export may say that it is the last there is.
+/// `expected` is wider than a position, since an export may claim the highest one there is.
 fn check_seq(seq: Option<i64>, id: &str, expected: Option<i128>, report: &mut dyn FnMut(Break)) {
     if let (Some(seq), Some(expected)) = (seq, expected)
         && i128::from(seq) != expected

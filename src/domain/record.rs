@@ -1,31 +1,31 @@
-//! A decision as it is recorded, and the hash that its receipt carries.
+//! A decision as recorded, and the hash its receipt carries.
 
 use super::canon::{Hash, ObjectWriter};
 use super::policy::Outcome;
 use super::time::Timestamp;
 
-/// A decision as it is recorded. No parameter is in it: the hash stands for the call.
+/// A decision as recorded. It holds no parameters: the hash identifies the call.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
     /// UUID.
     pub id: String,
     /// UUID of the agent.
     pub agent_id: String,
-    /// On whose behalf, as the caller says.
+    /// On whose behalf, as stated by the caller.
     pub user_id: Option<String>,
     /// The caller's run.
     pub run_id: Option<String>,
     /// The caller's trace.
     pub trace_id: Option<String>,
-    /// The run that started this run.
+    /// The run that started the caller's run.
     pub parent_run_id: Option<String>,
     /// Name of the tool, as the caller wrote it.
     pub tool: String,
     /// Name of the action, as the caller wrote it.
     pub action: String,
-    /// What it acts upon.
+    /// What it acts on.
     pub resource: Option<String>,
-    /// Whether it was judged as a mutation.
+    /// Whether it was judged to be a mutation.
     pub mutates_state: bool,
     /// Where the call would run.
     pub environment: String,
@@ -35,21 +35,21 @@ pub struct Decision {
     pub root_trust_level: String,
     /// What may happen.
     pub outcome: Outcome,
-    /// Why, for people.
+    /// Human-readable reason.
     pub reason: String,
-    /// The rules that asked for the outcome, joined by commas.
+    /// The rules that required the outcome, joined by commas.
     pub matched_policy_ids: String,
-    /// The version of the rules that decided.
+    /// The version of the rules that produced it.
     pub policy_version: String,
     /// 0 to 100.
     pub risk_score: i64,
     /// 0 to 100.
     pub composite_risk_score: i64,
-    /// The caller's name for this request: the same call again gets the same answer.
+    /// The caller's idempotency key: repeating the call with it returns the same answer.
     pub request_id: Option<String>,
     /// SHA-256 of the canonical call.
     pub action_hash: Hash,
-    /// Milliseconds from the request's arrival to the decision.
+    /// Milliseconds from arrival of the request to the decision.
     pub latency_ms: i64,
     /// When it was made.
     pub created_at: Timestamp,
@@ -89,8 +89,8 @@ impl Decision {
     }
 }
 
-/// A decision as it is stored, borrowed from wherever it is held: what is hashed is
-/// the stored text itself, so that no other spelling of a value passes for it.
+/// A decision as stored, borrowed from wherever it is held. The stored text itself is
+/// hashed, so no other spelling of a value verifies.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[expect(missing_docs, reason = "the fields are those of `Decision`")]
 pub struct Recorded<'a> {
@@ -120,8 +120,8 @@ pub struct Recorded<'a> {
 }
 
 impl Recorded<'_> {
-    /// SHA-256 over every field, carried by the receipt: no column of a recorded
-    /// decision can change without its receipt disagreeing.
+    /// SHA-256 over every field. The receipt carries it, so no column of a recorded decision
+    /// can change without its receipt disagreeing.
     pub fn hash(&self, buffer: &mut Vec<u8>) -> Hash {
         buffer.clear();
         let mut object = ObjectWriter::new(buffer);

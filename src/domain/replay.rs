@@ -1,25 +1,25 @@
-//! How long a request may be under way, and how long its nonce is remembered.
+//! How old a request may be, and how long its nonce is remembered.
 //!
-//! The two belong together: a nonce that was forgotten while its request's timestamp still
-//! counts would let the request in a second time.
+//! The two belong together: if a nonce were forgotten while its request's timestamp is still
+//! valid, the request could be replayed.
 
 use super::time::Timestamp;
 
-/// How far a request's timestamp may be from the gateway's clock, either way.
+/// How far a request's timestamp may differ from the gateway's clock, in either direction.
 pub const TIMESTAMP_SECONDS_MAX: i64 = 300;
 
-/// How long a nonce is remembered, at least. A timestamp from ahead of the clock counts for
-/// twice [`TIMESTAMP_SECONDS_MAX`]; the rest is for a clock that is set meanwhile.
+/// Minimum time a nonce is remembered. A timestamp ahead of the clock stays valid for up to
+/// twice [`TIMESTAMP_SECONDS_MAX`]; the rest allows for clock adjustments.
 pub const NONCE_SECONDS: i64 = 900;
 
 const _: () = assert!(NONCE_SECONDS > 2 * TIMESTAMP_SECONDS_MAX);
 
-/// Whether a request of that timestamp is taken at `now`.
+/// Whether a request with this timestamp is accepted at `now`.
 pub fn is_current(timestamp: Timestamp, now: Timestamp) -> bool {
     (now.plus_seconds(-TIMESTAMP_SECONDS_MAX)..=now.plus_seconds(TIMESTAMP_SECONDS_MAX)).contains(&timestamp)
 }
 
-/// A nonce seen before this time may be forgotten at `now`.
+/// At `now`, nonces seen before this time may be forgotten.
 pub fn forgotten_before(now: Timestamp) -> Timestamp {
     now.plus_seconds(-NONCE_SECONDS)
 }

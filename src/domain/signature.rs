@@ -1,46 +1,47 @@
-//! Request signatures: HMAC-SHA256 (RFC 2104) under a key that is not kept.
+//! Request signatures: HMAC-SHA256 (RFC 2104) with a key that is not stored.
 //!
-//! HMAC uses its key to fill the first block of each of its two hashes, and for nothing
-//! else. The states that SHA-256 reaches after those blocks are all that checking needs, so
-//! they are kept, and the key's text is dropped. They are as good as the key for signing to
-//! this gateway; they do not tell the key, which may be in use elsewhere.
+//! HMAC uses its key only to fill the first block of each of its two hashes. The SHA-256
+//! states after those blocks are all that verification needs, so they are stored and the
+//! key's text is dropped. They are as good as the key for signing requests to this gateway,
+//! but do not reveal the key, which may be in use elsewhere.
 
 use sha2::block_api::compress256;
 
 use super::canon::Hash;
 
-/// Bytes of a block of SHA-256.
+/// Block size of SHA-256, in bytes.
 const BLOCK_BYTES: usize = 64;
-/// Bytes of a [`SigningKey`].
+/// Size of a stored [`SigningKey`], in bytes.
 pub const KEY_BYTES: usize = 64;
-/// What a signature begins with.
+/// Prefix of a signature.
 const SCHEME: &str = "sha256=";
 
-/// SHA-256 between two blocks.
+/// SHA-256 state between blocks.
 type State = [u32; 8];
 
-/// What SHA-256 begins with (FIPS 180-4, section 5.3.3).
+/// Initial SHA-256 state (FIPS 180-4, section 5.3.3).
 const INITIAL: State =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
-/// A key, as the states of the inner and the outer hash. It is a secret.
+/// A key, as the states of the inner and the outer hash. Secret.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SigningKey {
     inner: State,
     outer: State,
 }
 
-/// Why a request is not taken for its agent's.
+/// Why a request's signature is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// It has no signature, or more than one.
     Missing,
-    /// Its signature is another's, or not in the form `sha256=<64 lowercase digits>`.
+    /// Its signature is wrong, or not of the form `sha256=<64 lowercase hex digits>`.
     Invalid,
 }
 
 impl SigningKey {
-    /// The key of a text. A text over a block's length counts by its hash (RFC 2104, section 2).
+    /// Derives the key from its text. A text longer than a block is hashed first (RFC 2104,
+    /// section 2).
     pub fn new(text: &[u8]) -> Self {
         let mut block = [0; BLOCK_BYTES];
         match block.get_mut(..text.len()) {
@@ -60,15 +61,15 @@ impl SigningKey {
         finish(self.outer, finish(self.inner, message).as_bytes())
     }
 
-    /// Checks what a header says of a body. The time it takes does not depend on where a
-    /// wrong signature differs.
+    /// Verifies a header against a body, in time that does not depend on where a wrong
+    /// signature differs.
     pub fn check(&self, header: Option<&str>, body: &[u8]) -> Result<(), Fault> {
         let given = header.ok_or(Fault::Missing)?;
         let given = given.strip_prefix(SCHEME).and_then(Hash::parse).ok_or(Fault::Invalid)?;
         if given.equals_in_constant_time(&self.sign(body)) { Ok(()) } else { Err(Fault::Invalid) }
     }
 
-    /// For the database alone.
+    /// Only for storing in the database.
     pub fn to_bytes(self) -> [u8; KEY_BYTES] {
         let mut bytes = [0; KEY_BYTES];
         for (four, word) in bytes.chunks_exact_mut(4).zip(self.inner.iter().chain(&self.outer)) {
@@ -77,7 +78,7 @@ impl SigningKey {
         bytes
     }
 
-    /// What [`SigningKey::to_bytes`] wrote.
+    /// Reads what [`SigningKey::to_bytes`] wrote.
     pub fn from_bytes(bytes: &[u8; KEY_BYTES]) -> Self {
         let mut key = SigningKey { inner: INITIAL, outer: INITIAL };
         let words = key.inner.iter_mut().chain(&mut key.outer);
@@ -94,7 +95,7 @@ impl std::fmt::Debug for SigningKey {
     }
 }
 
-/// The digest of one block, which led to `state`, and `rest` (FIPS 180-4, section 5.1.1).
+/// The digest of the block that led to `state`, followed by `rest` (FIPS 180-4, section 5.1.1).
 fn finish(mut state: State, rest: &[u8]) -> Hash {
     let (blocks, tail) = rest.as_chunks::<BLOCK_BYTES>();
     compress256(&mut state, blocks);
@@ -102,7 +103,7 @@ fn finish(mut state: State, rest: &[u8]) -> Hash {
     last[..tail.len()].copy_from_slice(tail);
     last[tail.len()] = 0x80;
     let bits = 8 * (BLOCK_BYTES + rest.len()) as u64;
-    // The length needs eight bytes behind the mark.
+    // The length takes eight bytes after the 0x80 marker.
     let end = if tail.len() + 1 + 8 <= BLOCK_BYTES { BLOCK_BYTES } else { 2 * BLOCK_BYTES };
     last[end - 8..end].copy_from_slice(&bits.to_be_bytes());
     compress256(&mut state, last[..end].as_chunks::<BLOCK_BYTES>().0);
@@ -117,7 +118,7 @@ fn finish(mut state: State, rest: &[u8]) -> Hash {
 mod tests {
     use super::*;
 
-    /// Section 4 of RFC 4231; its fifth case is about truncation.
+    /// RFC 4231, section 4, without case 5, which is about truncation.
     #[test]
     fn the_vectors_of_rfc_4231_hold() {
         let counting: Vec<u8> = (1..=25).collect();
@@ -148,7 +149,7 @@ mod tests {
         }
     }
 
-    /// HMAC as RFC 2104 writes it, with a whole hash for either half.
+    /// HMAC as RFC 2104 defines it, with two complete hashes.
     fn by_the_book(key: &[u8], message: &[u8]) -> Hash {
         let mut block = if key.len() > 64 { Hash::of(key).as_bytes().to_vec() } else { key.to_vec() };
         block.resize(64, 0);

@@ -1,7 +1,7 @@
 //! A point in time, to the microsecond, in UTC.
 //!
-//! Written as RFC 3339 with six fraction digits and `Z`, which sorts as text the
-//! way it sorts as time; the database and the receipts hold that text.
+//! Written as RFC 3339 with six fraction digits and `Z`, so that text order is time
+//! order; the database and the receipts hold that text.
 
 use std::fmt;
 
@@ -23,25 +23,25 @@ impl Timestamp {
         self.0
     }
 
-    /// The next instant that can be told from this one.
+    /// The next representable instant, one microsecond later.
     pub const fn next(self) -> Self {
         Timestamp(self.0.saturating_add(1))
     }
 
-    /// This time and so many seconds.
+    /// This time plus `seconds`.
     pub const fn plus_seconds(self, seconds: i64) -> Self {
         Timestamp(self.0.saturating_add(seconds.saturating_mul(MICROS_PER_SECOND)))
     }
 
-    /// `YYYYMMDDTHHMMSSZ`, for names of files.
+    /// `YYYYMMDDTHHMMSSZ`, for file names.
     pub fn compact(self) -> String {
         let text = self.to_string();
         text[..19].chars().filter(|c| !matches!(c, '-' | ':')).chain(['Z']).collect()
     }
 
-    /// Reads an RFC 3339 date and time with any offset. Digits beyond the
-    /// microsecond are cut; a leap second reads as the second after it. One that its offset
-    /// puts outside the years 0000 to 9999 is refused: it could be written, and not be read.
+    /// Reads an RFC 3339 date and time with any offset. Digits beyond the microsecond are
+    /// truncated; a leap second reads as the second after it. A time whose offset takes it
+    /// outside the years 0000 to 9999 is rejected: it could be written but not read back.
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = text.as_bytes();
         let number = |from: usize, to: usize| -> Option<i64> {
@@ -112,8 +112,8 @@ impl serde::Serialize for Timestamp {
     }
 }
 
-/// Days since 1970-01-01 of a proleptic Gregorian date; years begin in March so
-/// that the leap day comes last (H. Hinnant, "chrono-compatible date algorithms").
+/// Days from 1970-01-01 to a proleptic Gregorian date. Years begin in March so that
+/// the leap day comes last (H. Hinnant, "chrono-compatible date algorithms").
 fn days_from_civil(year: i64, month: i64, day: i64) -> i64 {
     let year = if month <= 2 { year - 1 } else { year };
     let era = year.div_euclid(400);

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-/// The six levels of the contract, most trusted first, and below them any other text.
+/// The six levels of the contract, most trusted first, then any other text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TrustLevel {
     /// `trusted_internal_signed`
@@ -17,7 +17,7 @@ pub enum TrustLevel {
     MaliciousSuspected,
     /// `unknown`
     Unknown,
-    /// Any other text; ranks below `unknown`, so a typing error never trusts.
+    /// Any other text; ranks below `unknown`, so a typo never adds trust.
     Unrecognized,
 }
 
@@ -32,7 +32,7 @@ impl TrustLevel {
         "unknown",
     ];
 
-    /// In the order of their words.
+    /// The levels, in the order of [`TrustLevel::WORDS`].
     const LEVELS: [TrustLevel; 6] = [
         TrustLevel::InternalSigned,
         TrustLevel::InternalUnsigned,
@@ -42,12 +42,12 @@ impl TrustLevel {
         TrustLevel::Unknown,
     ];
 
-    /// The level of exactly this word.
+    /// The level spelled exactly like this.
     pub fn parse(word: &str) -> Option<Self> {
         Self::WORDS.iter().position(|known| *known == word).map(|at| Self::LEVELS[at])
     }
 
-    /// The level of a text that a caller wrote.
+    /// The level of a text sent by a caller.
     pub fn of(text: &str) -> Self {
         Self::parse(text).unwrap_or(TrustLevel::Unrecognized)
     }
@@ -65,7 +65,7 @@ impl TrustLevel {
     }
 }
 
-/// The less trusted of two texts: provenance can be tightened along the way, never loosened.
+/// The less trusted of two texts: along the way, trust can be reduced, never added.
 pub fn less_trusted<'a>(source: &'a str, root: Option<&'a str>) -> &'a str {
     let Some(root) = root else { return source };
     match TrustLevel::of(source).cmp(&TrustLevel::of(root)) {

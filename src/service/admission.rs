@@ -1,5 +1,5 @@
-//! Before a decision: whether a request is its agent's own, not one too many, and not one
-//! that was taken before.
+//! Checks before a decision: the request comes from its agent, is within the agent's rate
+//! limit, and is not a replay.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::store::{Tx, nonces};
 
 use super::{Error, Gateway, agents};
 
-/// What a caller may send so that its request is taken once.
+/// What a caller may send so that its request is accepted only once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Freshness {
     /// SHA-256 of the nonce.
@@ -24,14 +24,14 @@ pub struct Freshness {
 }
 
 impl Freshness {
-    /// Takes the request, once and for all when the transaction is committed.
+    /// Accepts the request and uses up its nonce when the transaction commits.
     pub(super) fn take(self, tx: &Tx<'_>, agent: &Agent, now: Timestamp) -> Result<(), Error> {
         self.check_timestamp(now)?;
         let Some(nonce) = self.nonce else { return Ok(()) };
         if nonces::take(tx, &agent.id, nonce, now)? { Ok(()) } else { Err(nonce_reused()) }
     }
 
-    /// Whether the request could be taken; leaves its nonce to be used.
+    /// Whether the request would be accepted; does not use up its nonce.
     pub(super) fn check(self, connection: &Connection, agent: &Agent, now: Timestamp) -> Result<(), Error> {
         self.check_timestamp(now)?;
         let Some(nonce) = self.nonce else { return Ok(()) };
@@ -44,30 +44,30 @@ impl Freshness {
         }
         let most = replay::TIMESTAMP_SECONDS_MAX;
         Err(Error::Conflict {
-            message: format!("timestamp is more than {most} seconds from the gateway's clock, {now}"),
+            message: format!("timestamp is more than {most} seconds off the gateway's clock, {now}"),
             reason: "replay_timestamp_expired",
         })
     }
 }
 
 fn nonce_reused() -> Error {
-    let message = "this agent has used this nonce before".to_owned();
+    let message = "this agent has already used this nonce".to_owned();
     Error::Conflict { message, reason: "replay_nonce_reused" }
 }
 
-/// A request that was admitted: whose it is, and with which key it was signed.
+/// An admitted request: its agent's token, and the key it was signed with.
 #[derive(Debug, Clone, Copy)]
 pub struct Admitted {
     /// The hash of its agent's token.
     pub token: Hash,
-    /// The agent's signing key at that time; the transaction looks whether it still is.
+    /// The agent's signing key at that time; the transaction checks that it has not changed.
     pub signed_with: Option<SigningKey>,
 }
 
-/// Admits a request of the agent whose token hashes to `token`. An agent with a signing key
-/// must have signed the body as it was sent, before anything of it is read; for one
-/// without, no signature is looked at. What is not signed does not count against an agent's
-/// rate: otherwise someone with only the token could use it up.
+/// Admits a request of the agent whose token hashes to `token`. If the agent has a signing
+/// key, the raw body must be signed, which is checked before any of it is parsed; otherwise
+/// signatures are ignored. Requests that fail this do not count against the agent's rate:
+/// otherwise someone with only the token could exhaust it.
 pub fn admit(
     gateway: &Gateway,
     token: Hash,
@@ -83,7 +83,7 @@ pub fn admit(
     Ok(Admitted { token, signed_with: agent.signing_key })
 }
 
-/// Counts a request that is no authorization and leaves evidence all the same.
+/// Counts a request that is not an authorization but leaves evidence.
 pub fn limit(gateway: &Gateway, token: Hash, now: Instant) -> Result<(), Error> {
     let agent = agents::find_by_token(gateway, token)?.ok_or(Error::Unauthorized)?;
     gateway.limits.authorize(&agent.id, now)

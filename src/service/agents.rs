@@ -1,4 +1,4 @@
-//! Registering agents, and knowing them by their token.
+//! Registering agents, and looking them up.
 
 use std::sync::Arc;
 
@@ -16,22 +16,22 @@ use super::lifecycle::{new_token, no_such_agent};
 use super::operators::Actor;
 use super::{Error, Gateway, Page};
 
-/// An agent and its token, which is shown this once.
+/// An agent and its token, which is shown only here.
 #[derive(Debug, Clone)]
 pub struct Registered {
     /// UUID.
     pub id: String,
-    /// Name, as the operator gave it.
+    /// Name, as given by the operator.
     pub agent_key: String,
-    /// The token. Nobody can read it again: its SHA-256 alone is kept.
+    /// The token. It cannot be read again: only its SHA-256 is stored.
     pub agent_token: String,
     /// Whether the agent is new.
     pub created: bool,
 }
 
-/// Registers an agent. A name that is known already gets a new token, and the old
-/// one is dead at once; nothing else of it changes. Neither a revoked nor a deleted agent
-/// comes back by this: its new token opens as little as the old one.
+/// Registers an agent. An agent that is already known gets a new token, and its old one
+/// stops working at once; nothing else changes. This does not bring back a revoked or deleted
+/// agent: its new token grants no more than the old one.
 pub fn register(gateway: &Gateway, actor: Actor, registration: Registration) -> Result<Registered, Error> {
     let agent_token = new_token()?;
     let new_id = entropy::uuid(registration.at).map_err(Error::Entropy)?;
@@ -58,14 +58,14 @@ pub fn register(gateway: &Gateway, actor: Actor, registration: Registration) -> 
     Ok(Registered { id, agent_key, agent_token, created })
 }
 
-/// A known agent keeps the signing key that it has: to pass over another one would let the
-/// caller believe in a protection that is not there.
+/// A known agent keeps its signing key. Silently ignoring a different one would let the
+/// caller rely on protection that does not exist.
 fn check_signing_key(known: &Agent, registration: &Registration) -> Result<(), Error> {
     if registration.signing_key.is_none() || registration.signing_key == known.signing_key {
         return Ok(());
     }
     Err(Error::Conflict {
-        message: "the agent is registered with another signing_key, or with none; PATCH it to change that"
+        message: "the agent is registered with a different signing_key, or none; PATCH it to change that"
             .to_owned(),
         reason: "signing_key_differs",
     })
@@ -95,7 +95,7 @@ fn record_event(
     Ok(audit::insert(tx, &Event { agent_id: Some(id.to_owned()), ..event })?)
 }
 
-/// The agent whose token hashes to this; revoked and deleted ones too, which may not act.
+/// The agent whose token hashes to `token`, even if it is revoked or deleted and may not act.
 pub fn find_by_token(gateway: &Gateway, token: Hash) -> Result<Option<Arc<Agent>>, Error> {
     Ok(gateway.store.agent_by_token(token)?)
 }
@@ -126,8 +126,8 @@ pub fn get(gateway: &Gateway, id_or_key: &str) -> Result<Seen, Error> {
     })
 }
 
-/// The id by which records name an agent, for whoever knows its key alone. A text that is
-/// neither stays what it is, and names nobody.
+/// The id by which records name an agent, given its id or key. Any other text is returned
+/// unchanged and matches no record.
 pub(super) fn recorded_id(connection: &Connection, id_or_key: &str) -> Result<String, Error> {
     let found = agents::find_by_id_or_key(connection, id_or_key)?;
     Ok(found.map_or_else(|| id_or_key.to_owned(), |agent| agent.id))

@@ -1,4 +1,4 @@
-//! Taking backups, listing and fetching them.
+//! Taking, listing and fetching backups.
 
 use serde_json::json;
 
@@ -12,7 +12,7 @@ use crate::store::audit;
 use super::operators::Actor;
 use super::{Error, Gateway, Page};
 
-/// Writes a backup beside live traffic.
+/// Takes a backup while traffic continues.
 pub fn create(gateway: &Gateway, actor: Actor, filename: &str) -> Result<Finished, Error> {
     let name = BackupName::parse(filename).map_err(|error| Error::BadRequest(error.to_string()))?;
     let finished = gateway.backups.write(&gateway.store, &*gateway.clock, &name)?;
@@ -25,14 +25,14 @@ pub fn create(gateway: &Gateway, actor: Actor, filename: &str) -> Result<Finishe
         finished.chain.head_hash
     );
     if let Err(error) = record_event(gateway, &actor, &name, &finished) {
-        // The file is whole and stays; an answer that it failed would be the lie.
-        log::error!("the backup {name:?} was taken by {:?} and has no audit event: {error}", actor.name());
+        // The backup is complete and stays; reporting a failure would be wrong.
+        log::error!("cannot record the audit event of backup {name:?} by {:?}: {error}", actor.name());
     }
     Ok(finished)
 }
 
-/// The token was live when the backup began; that it has ended meanwhile does not unmake
-/// the backup, so the event is written all the same.
+/// The token was valid when the backup began. The event is written even if the token has
+/// expired since, because the backup exists.
 fn record_event(
     gateway: &Gateway,
     actor: &Actor,
@@ -52,14 +52,14 @@ fn record_event(
     gateway.store.write(move |tx| Ok(audit::insert(tx, &event)?))
 }
 
-/// The backups in the folder, newest first, and before them the one that is being taken.
+/// The backups in the folder, newest first, preceded by the one in progress, if any.
 pub fn list(gateway: &Gateway, page: Page) -> Result<Vec<Listed>, Error> {
     let listed = gateway.backups.list().map_err(Error::BackupFolder)?;
     let (offset, limit) = (page.offset as usize, page.limit as usize);
     Ok(listed.into_iter().skip(offset).take(limit).collect())
 }
 
-/// Opens a backup, its manifest or its digest for reading.
+/// Opens a backup, a manifest or a digest for reading.
 pub fn fetch(gateway: &Gateway, name: &str) -> Result<Opened, Error> {
     match gateway.backups.fetch(name).map_err(Error::BackupFolder)? {
         Fetch::Opened(opened) => Ok(opened),

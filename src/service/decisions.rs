@@ -1,12 +1,12 @@
-//! Looking at recorded decisions.
+//! Listing recorded decisions.
 
 use crate::domain::record::Decision;
 use crate::store::decisions::{self, Filter, Listed, Window};
 
 use super::{Error, Gateway, Keys, Page, agents};
 
-/// Decisions that pass the filter, newest first. The filter may name an agent by its key.
-/// Read aside: where no index fits, it looks through many that do not pass.
+/// Decisions that match the filter, newest first. The filter may name an agent by its key. Read
+/// on a separate connection: a filter without an index scans many rows.
 pub fn list(gateway: &Gateway, filter: &Filter, keys: &Keys, page: Page) -> Result<Listed, Error> {
     gateway.store.read_aside(|view| {
         let named = filter.agent_id.as_deref().map(|agent| agents::recorded_id(view, agent));

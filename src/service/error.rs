@@ -1,4 +1,4 @@
-//! What a use case can answer instead of a result.
+//! The errors a use case can return.
 
 use std::fmt;
 use std::io;
@@ -8,56 +8,56 @@ use crate::domain::approval::Status;
 use crate::domain::signature;
 use crate::store::error::Error as StoreError;
 
-/// Why there is no result. `http::error` maps each to a status, and to nothing else.
+/// Why there is no result. `http::error` maps each variant to one status.
 #[derive(Debug)]
 pub enum Error {
-    /// The request cannot be understood.
+    /// The request is malformed.
     BadRequest(String),
-    /// The request is understood, and a value in it is not acceptable.
+    /// The request is well-formed, but a value in it is not acceptable.
     Invalid(String),
     /// No valid credential.
     Unauthorized,
-    /// A valid credential, and not the signature that its agent's requests need.
+    /// A valid credential, but not the signature that the agent's requests require.
     Unsigned(signature::Fault),
-    /// Too much of it in too short a time.
+    /// A rate limit was exceeded.
     TooManyRequests {
-        /// For people.
+        /// Human-readable message.
         message: &'static str,
-        /// When to try again.
+        /// How long to wait before trying again.
         retry_after_seconds: u64,
     },
     /// A valid credential that may not do this.
     Forbidden(String),
-    /// An agent names another one as who asks.
+    /// The request names an agent other than the token's.
     AnotherAgent,
-    /// An agent asks about an environment that it may not act in.
+    /// The agent may not act in the requested environment.
     Elsewhere {
-        /// The denial on record; none for a dry run.
+        /// The recorded denial; none for a dry run.
         decision_id: Option<String>,
     },
-    /// There is no such thing.
+    /// It does not exist.
     NotFound(String),
-    /// There is such a thing already.
+    /// It already exists.
     AlreadyExists(String),
-    /// It contradicts what is recorded; the code names how.
+    /// It conflicts with what is recorded.
     Conflict {
-        /// For people.
+        /// Human-readable message.
         message: String,
-        /// For programs.
+        /// Machine-readable reason.
         reason: &'static str,
     },
-    /// An approval does not stand so that this could be done to it.
+    /// The approval's status does not permit this.
     ApprovalStands {
-        /// For people.
+        /// Human-readable message.
         message: &'static str,
-        /// Where it stands.
+        /// The approval's status.
         status: Status,
-        /// For programs.
+        /// Machine-readable reason.
         reason: &'static str,
     },
-    /// Another one of its kind runs.
+    /// Another operation of the same kind is running.
     Busy(String),
-    /// There is no room for a backup.
+    /// Not enough disk space for a backup.
     NoRoom(String),
     /// The gateway is stopping.
     Stopping,
@@ -67,7 +67,7 @@ pub enum Error {
     BackupFolder(io::Error),
     /// A backup failed.
     Backup(backup::Error),
-    /// The system gave no randomness.
+    /// The system's random source failed.
     Entropy(io::Error),
 }
 
@@ -83,21 +83,21 @@ impl fmt::Display for Error {
             | Error::Busy(message)
             | Error::NoRoom(message) => f.write_str(message),
             Error::ApprovalStands { message, .. } => f.write_str(message),
-            Error::AnotherAgent => f.write_str("agent.id is not the agent of this token"),
+            Error::AnotherAgent => f.write_str("agent.id does not match this token's agent"),
             Error::Elsewhere { .. } => f.write_str("the agent may not act in this environment"),
-            Error::Unauthorized => f.write_str("a valid bearer token is needed"),
+            Error::Unauthorized => f.write_str("a valid bearer token is required"),
             Error::Unsigned(signature::Fault::Missing) => {
-                f.write_str("one header X-Aegis-Request-Signature is needed: this agent has a signing key")
+                f.write_str("one X-Aegis-Request-Signature header is required: this agent has a signing key")
             }
-            Error::Unsigned(signature::Fault::Invalid) => f.write_str(
-                "X-Aegis-Request-Signature is not the signature of this body with the agent's signing key",
-            ),
+            Error::Unsigned(signature::Fault::Invalid) => {
+                f.write_str("X-Aegis-Request-Signature does not match this body and the agent's signing key")
+            }
             Error::TooManyRequests { message, .. } => f.write_str(message),
             Error::Stopping => f.write_str("the gateway is stopping"),
             Error::Store(error) => error.fmt(f),
             Error::Backup(error) => error.fmt(f),
             Error::BackupFolder(error) => write!(f, "cannot read the backup folder: {error}"),
-            Error::Entropy(error) => write!(f, "cannot draw random bytes: {error}"),
+            Error::Entropy(error) => write!(f, "cannot get random bytes: {error}"),
         }
     }
 }

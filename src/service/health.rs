@@ -1,8 +1,8 @@
-//! Whether the gateway can do its work, as seen, not as hoped.
+//! Whether the gateway can do its work: proven, not assumed.
 //!
-//! A thread makes the proofs, on demand, so that the answer comes in bounded time
-//! even when a disk hangs: readiness asks for a fresh proof, waits at most
-//! `PROOF_TIMEOUT`, and reports what is missing.
+//! A separate thread runs the checks on demand, so that readiness answers in bounded
+//! time even if a disk hangs: it requests a fresh proof, waits at most
+//! `PROOF_TIMEOUT`, and reports what is wrong.
 
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
@@ -14,19 +14,19 @@ use crate::sync::unpoisoned;
 
 use super::Gateway;
 
-/// A sign of life younger than this needs no new proof.
+/// A successful proof or write younger than this need not be repeated.
 const FRESH: Duration = Duration::from_secs(1);
 /// How long readiness waits for a proof.
 const PROOF_TIMEOUT: Duration = Duration::from_secs(2);
-/// With less room than this on the database's disk, the gateway is not ready.
+/// With less free space than this on the database's disk, the gateway is not ready.
 pub const ROOM_BYTES_MIN: u64 = 4 << 20;
 
-/// Where readiness and the proving thread meet.
+/// State shared between readiness checks and the proving thread.
 #[derive(Default)]
 pub struct Health {
     state: Mutex<State>,
     changed: Condvar,
-    /// Why no request reaches the service, or that they do.
+    /// Checks that requests reach the service, or says why they do not.
     server: OnceLock<Box<dyn Fn() -> Result<(), String> + Send + Sync>>,
 }
 
@@ -39,9 +39,9 @@ impl fmt::Debug for Health {
 /// Why the gateway is not ready.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unready {
-    /// The database cannot be worked with.
+    /// The database is not usable.
     Database(String),
-    /// No request reaches the service.
+    /// Requests do not reach the service.
     Server(String),
 }
 
@@ -72,38 +72,38 @@ pub fn stop(gateway: &Gateway) {
     gateway.health.changed.notify_all();
 }
 
-/// Has readiness ask the server as well, which is the one that runs on this gateway.
+/// Makes readiness also check the server that runs on this gateway.
 pub fn watch_server(gateway: &Gateway, check: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
     let is_first = gateway.health.server.set(Box::new(check)).is_ok();
-    debug_assert!(is_first, "one server runs on a gateway");
+    debug_assert!(is_first, "only one server runs on a gateway");
 }
 
-/// Why the gateway is not ready, or that it is.
+/// `Ok` if the gateway is ready, otherwise why it is not.
 pub fn readiness(gateway: &Gateway) -> Result<(), Unready> {
     gateway.health.proof().map_err(Unready::Database)?;
     gateway.health.server.get().map_or(Ok(()), |check| check()).map_err(Unready::Server)
 }
 
-/// On the proving thread, since each of these may hang with the disk.
+/// Runs on the proving thread, since each check may hang with the disk.
 fn prove(gateway: &Gateway) -> Result<(), String> {
     gateway.store.check_files().map_err(|error| error.to_string())?;
     let folder = files::folder_of(gateway.store.path());
     let free = files::free_bytes(folder).map_err(|error| format!("cannot read the free space: {error}"))?;
     if free < ROOM_BYTES_MIN {
-        return Err(format!("the database's disk has {free} bytes left, fewer than {ROOM_BYTES_MIN}"));
+        return Err(format!("the database's disk has {free} bytes free, less than {ROOM_BYTES_MIN}"));
     }
     let (wrote, failure) = gateway.store.last_write();
     if failure.is_some() || wrote >= FRESH {
-        gateway.store.prove_writer().map_err(|error| format!("the writer does not write: {error}"))?;
+        gateway.store.prove_writer().map_err(|error| format!("cannot write: {error}"))?;
     }
     let version = gateway
         .store
         .read(|connection| Ok::<_, crate::store::Error>(migrate::check(connection)))
-        .map_err(|error| format!("the reader does not read: {error}"))?
+        .map_err(|error| format!("cannot read: {error}"))?
         .map_err(|refusal| refusal.to_string())?;
     let latest = migrate::latest();
     if version != latest {
-        return Err(format!("the schema is at {version}, not at {latest}"));
+        return Err(format!("the schema version is {version}, expected {latest}"));
     }
     Ok(())
 }
@@ -123,7 +123,7 @@ impl Health {
         self.changed.notify_all();
     }
 
-    /// The last proof if it is fresh, else a new one, waited for in bounded time.
+    /// The last proof if it is fresh; otherwise waits, in bounded time, for a new one.
     fn proof(&self) -> Result<(), String> {
         let now = Instant::now();
         let mut state = unpoisoned(&self.state);
@@ -131,14 +131,14 @@ impl Health {
         loop {
             match &state.proof {
                 Some((asked, Ok(()))) if *asked >= oldest => return Ok(()),
-                // What was wrong may be well again: only a proof of now is a failure.
+                // An earlier failure may have been fixed: only a new proof counts as one.
                 Some((asked, Err(reason))) if *asked >= now => return Err(reason.clone()),
                 _ => {}
             }
             oldest = now;
             let left = PROOF_TIMEOUT.saturating_sub(now.elapsed());
             if left.is_zero() {
-                return Err(format!("no write and read within {} s", PROOF_TIMEOUT.as_secs()));
+                return Err(format!("no successful write and read within {} s", PROOF_TIMEOUT.as_secs()));
             }
             state.wanted = true;
             self.changed.notify_all();

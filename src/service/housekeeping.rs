@@ -1,7 +1,7 @@
-//! What is tidied up while the gateway runs: calls of approvals that nobody needs any more.
+//! Background cleanup: blanks the calls of approvals that are no longer needed.
 //!
-//! A thread looks every now and then, and takes out a few at a time, so that no request
-//! waits long behind it. What fails is tried again later; nothing depends on it.
+//! A thread runs periodically and blanks a few at a time, so that no request waits long
+//! behind it. A failure is retried later; nothing depends on it.
 
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -12,14 +12,14 @@ use crate::sync::{StopSignal, join, unpoisoned};
 
 use super::Gateway;
 
-/// How often it looks.
+/// How often it runs.
 const PERIOD: Duration = Duration::from_secs(2);
-/// How long it leaves a database alone that failed.
+/// How long it waits after a failure.
 const PERIOD_AFTER_FAILURE: Duration = Duration::from_secs(60);
-/// Calls in one transaction; each may be as large as a request's body.
+/// Calls per transaction; each may be as large as a request body.
 const CALLS_AT_ONCE: u32 = 8;
 
-/// The thread, and how it is told to end.
+/// The thread and its stop signal.
 #[derive(Debug, Default)]
 pub struct Housekeeping {
     stop: StopSignal,
@@ -34,7 +34,7 @@ pub fn start(gateway: &Arc<Gateway>) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Ends the thread, and waits until it has: what it began is written before the store closes.
+/// Stops the thread and joins it: what it began is written before the store closes.
 pub fn stop(gateway: &Gateway) {
     gateway.housekeeping.stop.set();
     join(&gateway.housekeeping.thread);
@@ -45,7 +45,7 @@ fn run(gateway: &Gateway) {
     while !gateway.housekeeping.stop.wait(period) {
         period = match tidy(gateway) {
             Err(error) if !error.is_stop() => {
-                log::warn!("calls of ended approvals are kept for now: {error}");
+                log::warn!("cannot blank calls of old approvals, will retry: {error}");
                 PERIOD_AFTER_FAILURE
             }
             Ok(()) | Err(_) => PERIOD,

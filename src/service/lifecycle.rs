@@ -1,6 +1,6 @@
-//! What operators do to agents: stopping them, letting them act again, and giving them
-//! another token. Effective for the very next request, since what is known of agents is
-//! forgotten before the answer is sent.
+//! What operators do to agents: stop them, let them act again, and give them new tokens.
+//! Takes effect with the very next request, since cached agents are invalidated before the
+//! answer is sent.
 
 use serde_json::json;
 
@@ -16,19 +16,19 @@ use crate::store::{Tx, agents, audit};
 use super::operators::Actor;
 use super::{Error, Gateway};
 
-/// What an operation came to.
+/// The result of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Applied {
     /// UUID.
     pub agent_id: String,
-    /// Where the agent stands now.
+    /// The agent's status now.
     pub status: AgentStatus,
-    /// Whether there is an event with the reason that was given.
+    /// Whether an event with the given reason was recorded.
     pub reason_recorded: bool,
 }
 
-/// Applies an operation to the agent of this id or else this key. Where there is nothing to
-/// do, nothing is written: a retry makes no second event.
+/// Applies an operation to the agent with this id, or else this key. If there is nothing to
+/// do, nothing is written: a retry records no second event.
 pub fn apply(
     gateway: &Gateway,
     actor: Actor,
@@ -80,7 +80,7 @@ fn refusal(operation: Operation, refused: Refused) -> Error {
     }
 }
 
-/// Changes what describes an agent; returns it. A revoked one stays as it is.
+/// Updates an agent's settings and returns the agent. A revoked one cannot be changed.
 pub fn update(
     gateway: &Gateway,
     actor: Actor,
@@ -120,7 +120,8 @@ fn record_update(
     Ok(audit::insert(tx, &Event { agent_id: Some(after.id.clone()), ..event })?)
 }
 
-/// Each member that changed, before and after; of a signing key, only that it did.
+/// Each changed member, before and after; for the signing key, only whether it was set or
+/// removed.
 fn differences(before: &Agent, after: &Agent) -> serde_json::Value {
     let members = |agent: &Agent| {
         let profile = &agent.profile;
@@ -148,7 +149,7 @@ fn differences(before: &Agent, after: &Agent) -> serde_json::Value {
     changed.into()
 }
 
-/// An agent's new token, which is shown this once.
+/// An agent's new token, which is shown only here.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Rotated {
     /// UUID.
@@ -163,8 +164,8 @@ impl std::fmt::Debug for Rotated {
     }
 }
 
-/// Gives an agent another token; the old one is dead at once. Where the agent stands does
-/// not matter and does not change: a stopped agent's token may have leaked too.
+/// Gives an agent a new token; the old one stops working at once. The agent's status does not
+/// matter and does not change: a stopped agent's token may have leaked too.
 pub fn rotate_token(
     gateway: &Gateway,
     actor: Actor,
@@ -186,7 +187,7 @@ pub fn rotate_token(
     Ok(Rotated { agent_id, agent_token })
 }
 
-/// A token that no agent has: 128 bits of the system's randomness.
+/// A new, unique token: 128 bits from the system's random source.
 pub(super) fn new_token() -> Result<String, Error> {
     Ok(format!("{TOKEN_PREFIX}{}", entropy::hex::<16>().map_err(Error::Entropy)?))
 }
@@ -202,7 +203,7 @@ pub(super) fn no_such_agent() -> Error {
 
 fn revoked() -> Error {
     Error::Conflict {
-        message: "the agent is revoked, which is for good; register another one".to_owned(),
+        message: "the agent is permanently revoked; register a new one".to_owned(),
         reason: "agent_revoked",
     }
 }

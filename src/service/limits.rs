@@ -1,7 +1,7 @@
-//! How often is too often: token buckets in memory.
+//! Rate limits: token buckets in memory.
 //!
-//! A bucket that has filled up again is as good as none and is forgotten, so what is kept
-//! is bounded by who was busy lately. A restart forgives everything.
+//! A bucket that is full again is equivalent to none and is dropped, so memory is bounded by
+//! the number of recently active keys. A restart resets all limits.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -13,11 +13,11 @@ use crate::sync::unpoisoned;
 
 use super::Error;
 
-/// Addresses whose failures are counted one by one; the rest share one count.
+/// Maximum number of addresses with a bucket of their own; the rest share one.
 const ADDRESSES_MAX: usize = 10_000;
-/// Sweep for full buckets once there are this many.
+/// Number of buckets from which full ones are swept.
 const SWEEP_FROM: usize = 1024;
-/// Seconds' worth of requests that an agent may make at once.
+/// Burst size of an agent, in seconds' worth of requests.
 const AUTHORIZE_BURST_SECONDS: u32 = 5;
 
 /// The limits of one gateway; by default there are none.
@@ -28,11 +28,11 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Failed authentications a minute for each address, and authorizations a second for
-    /// each agent; 0 is no limit.
+    /// Failed authentications per minute and address, and authorizations per second and
+    /// agent; 0 means no limit.
     pub fn new(failures_per_minute: u32, authorize_per_second: u32) -> Self {
         let failures = || Buckets::new(failures_per_minute, 60, ADDRESSES_MAX);
-        // As many as there are agents, of which nobody but an operator makes more.
+        // One bucket per agent; only operators register agents.
         let burst = authorize_per_second.saturating_mul(AUTHORIZE_BURST_SECONDS);
         let authorize = || Buckets::new(burst, AUTHORIZE_BURST_SECONDS, usize::MAX);
         Limits {
@@ -41,7 +41,7 @@ impl Limits {
         }
     }
 
-    /// Counts an authentication that failed. Without an address, all count together.
+    /// Counts a failed authentication. Those without an address share one bucket.
     pub fn failed(&self, peer: Option<IpAddr>, now: Instant) -> Result<(), Error> {
         let Some(buckets) = &self.failures else { return Ok(()) };
         buckets.take(peer.map(network), now).map_err(|retry_after_seconds| Error::TooManyRequests {
@@ -54,13 +54,13 @@ impl Limits {
     pub fn authorize(&self, agent_id: &str, now: Instant) -> Result<(), Error> {
         let Some(buckets) = &self.authorize else { return Ok(()) };
         buckets.take(agent_id.to_owned(), now).map_err(|retry_after_seconds| Error::TooManyRequests {
-            message: "this agent asks too often",
+            message: "too many requests from this agent",
             retry_after_seconds,
         })
     }
 }
 
-/// What counts as one address: of IPv6 a whole /64, which is what one client gets.
+/// What counts as one address: for IPv6 the whole /64, which is what one client gets.
 fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & !u128::from(u64::MAX)).into(),
@@ -68,7 +68,7 @@ fn network(ip: IpAddr) -> IpAddr {
     }
 }
 
-/// A bucket a key: each holds `capacity`, and fills up within `seconds`.
+/// One bucket per key: each holds `capacity` and refills at `per_second`.
 #[derive(Debug)]
 struct Buckets<K> {
     capacity: f64,
@@ -80,12 +80,12 @@ struct Buckets<K> {
 #[derive(Debug)]
 struct State<K> {
     buckets: HashMap<K, Bucket>,
-    /// For keys beyond `keys_max`.
+    /// Shared by keys beyond `keys_max`.
     shared: Option<Bucket>,
     sweep_at: usize,
 }
 
-/// How much was left at a time.
+/// What was left at a given time.
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
     left: f64,
@@ -99,7 +99,8 @@ impl<K: Hash + Eq> Buckets<K> {
         Buckets { capacity, per_second: capacity / f64::from(seconds), keys_max, state: Mutex::new(state) }
     }
 
-    /// Takes one from the key's bucket, or says after how many seconds there is one.
+    /// Takes one from the key's bucket, or returns the number of seconds until one is
+    /// available.
     fn take(&self, key: K, now: Instant) -> Result<(), u64> {
         let mut state = unpoisoned(&self.state);
         if !state.buckets.contains_key(&key) && state.buckets.len() >= state.sweep_at {
@@ -119,7 +120,7 @@ impl<K: Hash + Eq> Buckets<K> {
             return Ok(());
         }
         let seconds = ((1.0 - bucket.left) / self.per_second).ceil();
-        // Whole seconds of a minute at most; the cast cannot lose anything.
+        // A whole number of at most 60; the cast is lossless.
         Err((seconds as u64).max(1))
     }
 
@@ -151,12 +152,12 @@ mod tests {
             |agent: &str, millis| retry_after(limits.authorize(agent, start + Duration::from_millis(millis)));
         assert!((0..10).all(|_| ask("a", 0).is_none()));
         assert_eq!(ask("a", 0), Some(1));
-        assert_eq!(ask("b", 0), None, "another agent has its own");
+        assert_eq!(ask("b", 0), None, "another agent has its own bucket");
         assert_eq!(ask("a", 499), Some(1));
         assert_eq!(ask("a", 500), None);
         assert_eq!(ask("a", 501), Some(1));
-        assert!((0..10).all(|_| ask("a", 60_000).is_none()), "it fills up");
-        assert_eq!(ask("a", 60_000), Some(1), "and no further");
+        assert!((0..10).all(|_| ask("a", 60_000).is_none()), "the bucket refills");
+        assert_eq!(ask("a", 60_000), Some(1), "but not beyond its capacity");
         assert_eq!(ask("a", 0), Some(1), "an earlier time gives nothing");
     }
 
@@ -173,7 +174,7 @@ mod tests {
         assert_eq!(fail("10.0.0.2", 5), None);
         assert_eq!(fail("10.0.0.1", 20), None);
         assert!((0..3).all(|n| fail(&format!("2001:db8::{n}"), 0).is_none()));
-        assert_eq!(fail("2001:db8::ffff", 0), Some(20), "one client has all of a /64");
+        assert_eq!(fail("2001:db8::ffff", 0), Some(20), "a /64 counts as one client");
         assert_eq!(fail("2001:db8:0:1::1", 0), None);
         assert!((0..3).all(|_| retry_after(limits.failed(None, start)).is_none()));
         assert_eq!(retry_after(limits.failed(None, start)), Some(20));
@@ -190,11 +191,11 @@ mod tests {
         let (buckets, start) = (Buckets::new(2, 60, 3000), Instant::now());
         assert!((0..3000).all(|key| buckets.take(key, start).is_ok()));
         assert!((3000..3002).all(|key| buckets.take(key, start).is_ok()));
-        assert_eq!(buckets.take(3002, start), Err(30), "they have used what they share");
-        assert_eq!(buckets.take(5, start), Ok(()), "who is known has its own");
+        assert_eq!(buckets.take(3002, start), Err(30), "the shared bucket is empty");
+        assert_eq!(buckets.take(5, start), Ok(()), "a known key has its own bucket");
         let kept = || unpoisoned(&buckets.state).buckets.len();
         assert_eq!(kept(), 3000);
         assert_eq!(buckets.take(4000, start + Duration::from_secs(60)), Ok(()));
-        assert_eq!(kept(), 1, "full ones are forgotten");
+        assert_eq!(kept(), 1, "full buckets are dropped");
     }
 }

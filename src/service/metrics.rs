@@ -1,14 +1,14 @@
-//! What this process has answered, for whoever watches it from outside. Decides nothing.
+//! Counters of what this process has answered, for monitoring. They affect nothing.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Upper bounds of the buckets, in seconds; one more has no bound.
+/// Upper bounds of the buckets, in seconds; one more bucket has no bound.
 pub const BOUNDS_SECONDS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
-/// Statuses that HTTP has room for.
+/// The range of HTTP status codes.
 const STATUSES: std::ops::Range<u16> = 100..600;
 
-/// Requests answered since the start. Every number only grows.
+/// Requests answered since startup. All counters are monotonic.
 #[derive(Debug)]
 pub struct Requests {
     by_status: Vec<AtomicU64>,
@@ -18,7 +18,7 @@ pub struct Requests {
 /// How long answers took.
 #[derive(Debug, Default)]
 struct Histogram {
-    /// Each answer counts in one bucket.
+    /// Each answer counts in exactly one bucket.
     buckets: [AtomicU64; BOUNDS_SECONDS.len() + 1],
     micros: AtomicU64,
 }
@@ -26,9 +26,9 @@ struct Histogram {
 /// A reading of a histogram.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Durations {
-    /// Answers within each bound, shorter ones included; the last number is all of them.
+    /// Cumulative number of answers within each bound; the last one counts them all.
     pub within: [u64; BOUNDS_SECONDS.len() + 1],
-    /// Seconds of all of them together.
+    /// Total time of all answers, in seconds.
     pub sum_seconds: f64,
 }
 
@@ -50,12 +50,12 @@ impl Requests {
         }
     }
 
-    /// Counts the time of an authorization, from its arrival to its answer.
+    /// Counts an authorization's time, from arrival to answer.
     pub fn authorized(&self, took: Duration) {
         self.authorize.add(took);
     }
 
-    /// Answers by status, those that were given at all.
+    /// Number of answers by status; statuses without any are omitted.
     pub fn by_status(&self) -> Vec<(u16, u64)> {
         let counts = self.by_status.iter().map(|count| count.load(Ordering::Relaxed));
         STATUSES.zip(counts).filter(|(_, count)| *count > 0).collect()

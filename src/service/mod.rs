@@ -1,7 +1,7 @@
 //! Use cases: one function, one transaction.
 //!
-//! A service takes typed values and the [`Gateway`]; it knows no HTTP, and SQL only
-//! through the functions of `store` that it calls inside a transaction.
+//! A service takes typed values and the [`Gateway`]. It knows nothing of HTTP, and uses SQL
+//! only through functions of `store` called inside a transaction.
 
 pub mod admission;
 pub mod agents;
@@ -34,37 +34,37 @@ use crate::store::Store;
 
 pub use error::Error;
 
-/// Everything that a use case may need.
+/// Everything a use case may need.
 #[derive(Debug)]
 pub struct Gateway {
     /// The database.
     pub store: Store,
-    /// The time.
+    /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The backup folder.
     pub backups: Backups,
     /// SHA-256 of the configured operator's token.
     pub operator: Hash,
-    /// When operators' tokens were last used.
+    /// When the use of each operator token was last recorded.
     pub uses: operators::Uses,
-    /// One long verification at a time.
+    /// Held during a verification of the stored chain: only one runs at a time.
     pub verifying: Mutex<()>,
-    /// One long trial of a policy at a time.
+    /// Held during a policy trial: only one runs at a time.
     pub trying: Mutex<()>,
-    /// What readiness watches.
+    /// State of the readiness check.
     pub health: health::Health,
-    /// What was answered.
+    /// Counts of answered requests.
     pub requests: Arc<metrics::Requests>,
-    /// How often is too often.
+    /// Rate limits.
     pub limits: limits::Limits,
-    /// How long an approval can be given and used, in seconds.
+    /// Time to live of new approvals, in seconds.
     pub approval_ttl_seconds: u32,
-    /// The thread that tidies up.
+    /// The housekeeping thread.
     pub housekeeping: housekeeping::Housekeeping,
 }
 
 impl Gateway {
-    /// Puts the parts together.
+    /// A gateway with no rate limits and the default approval TTL.
     pub fn new(store: Store, clock: Arc<dyn Clock>, backups: Backups, operator: Hash) -> Self {
         Gateway {
             store,
@@ -82,33 +82,33 @@ impl Gateway {
         }
     }
 
-    /// The same with limits; without, there are none.
+    /// Sets the rate limits.
     pub fn with_limits(self, limits: limits::Limits) -> Self {
         Gateway { limits, ..self }
     }
 
-    /// The same with another time to live for new approvals.
+    /// Sets the time to live of new approvals.
     pub fn with_approval_ttl(self, seconds: u32) -> Self {
         Gateway { approval_ttl_seconds: seconds, ..self }
     }
 
-    /// The time now.
+    /// The current time.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 }
 
-/// Which part of a list is asked for, by key.
+/// The requested part of a list, by key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keys {
-    /// Only what is older than this: a position, or the id of an entry.
+    /// Only entries older than this one: a position, or an entry's id.
     pub before: Option<String>,
-    /// Only what is newer than this.
+    /// Only entries newer than this one.
     pub after: Option<String>,
 }
 
 impl Keys {
-    /// The positions, where `find` knows an entry's.
+    /// The positions; `find` looks up an entry's position by its id.
     fn resolve(
         &self,
         find: impl Fn(&str) -> Result<Option<i64>, Error>,
@@ -119,24 +119,26 @@ impl Keys {
                 Ok(position) => Some(position),
                 Err(_) => find(key)?,
             };
-            position.map(Some).ok_or_else(|| Error::BadRequest(format!("{key:?} is no entry of this list")))
+            position
+                .map(Some)
+                .ok_or_else(|| Error::BadRequest(format!("{key:?} is not an entry of this list")))
         };
         Ok((resolve(&self.before)?, resolve(&self.after)?))
     }
 }
 
-/// Which part of a list is asked for, by number.
+/// The requested part of a list, by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
-    /// At most so many, 1 to [`Page::LIMIT_MAX`].
+    /// Maximum number of entries to return, 1 to [`Page::LIMIT_MAX`].
     pub limit: u32,
-    /// After leaving out so many.
+    /// Number of entries to skip.
     pub offset: u32,
 }
 
 impl Page {
-    /// Entries where no limit is given.
+    /// Limit if none is given.
     pub const LIMIT_DEFAULT: u32 = 50;
-    /// Most entries of one answer.
+    /// Highest limit.
     pub const LIMIT_MAX: u32 = 200;
 }

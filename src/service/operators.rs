@@ -1,7 +1,7 @@
-//! Operators' tokens: making, revoking, and knowing who acts.
+//! Operator tokens: creating, revoking and authenticating them.
 //!
-//! Whoever changes anything is looked up again inside the transaction that changes it, so
-//! nothing is committed on the word of a token whose revocation was acknowledged before.
+//! An operator who changes anything is looked up again inside the transaction that does so:
+//! no change is committed under a token whose revocation has already been acknowledged.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -19,19 +19,19 @@ use crate::sync::unpoisoned;
 
 use super::{Error, Gateway, Page};
 
-/// How often the use of a token is noted, at most.
+/// Minimum interval between records of a token's use.
 const USE_NOTED_EVERY_SECONDS: i64 = 60;
 
-/// The operator on whose word something is done.
+/// The operator behind a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
     operator: Arc<Operator>,
-    /// SHA-256 of the token; none for the configured one, which cannot be revoked.
+    /// SHA-256 of the token; `None` for the configured one, which cannot be revoked.
     token: Option<Hash>,
 }
 
 impl Actor {
-    /// Who has the configured token.
+    /// The holder of the configured token.
     pub fn configured() -> Self {
         Actor { operator: Arc::new(Operator::configured()), token: None }
     }
@@ -41,16 +41,17 @@ impl Actor {
         &self.operator.name
     }
 
-    /// Refuses whose scope does not suffice.
+    /// Requires a scope that grants `permission`.
     pub fn require(&self, permission: Permission) -> Result<(), Error> {
         if self.operator.scope.may(permission) {
             return Ok(());
         }
         let scopes = permission.scopes_in_words();
-        Err(Error::Forbidden(format!("this needs an operator's token of scope {scopes}")))
+        Err(Error::Forbidden(format!("this requires an operator token with scope {scopes}")))
     }
 
-    /// The same inside a transaction, where a token that was revoked meanwhile counts.
+    /// Like [`Actor::require`], but inside a transaction, where a token revoked in the
+    /// meantime is rejected.
     pub(super) fn require_in(
         &self,
         tx: &Tx<'_>,
@@ -64,7 +65,7 @@ impl Actor {
         self.require(permission)
     }
 
-    /// An event about what this operator did; `details` is an object that gets its name.
+    /// An event about what this operator did. Adds the operator to `details`, an object.
     pub(super) fn event(
         &self,
         event_type: EventType,
@@ -78,16 +79,16 @@ impl Actor {
     }
 }
 
-/// When each token's use was last noted.
+/// When each token's use was last recorded.
 #[derive(Debug, Default)]
 pub struct Uses(Mutex<HashMap<String, Timestamp>>);
 
 impl Uses {
-    /// Whether it is time to note a use; if so, it counts as noted.
+    /// Whether a use is due to be recorded; if so, marks it as recorded.
     fn is_due(&self, id: &str, now: Timestamp) -> bool {
         let mut noted = unpoisoned(&self.0);
         let since = now.plus_seconds(-USE_NOTED_EVERY_SECONDS);
-        // A clock that was set back would else leave uses unnoted for as long.
+        // Otherwise, after the clock was set back, no use would be recorded until it caught up.
         if noted.get(id).is_some_and(|at| *at > since && *at <= now) {
             return false;
         }
@@ -96,7 +97,7 @@ impl Uses {
     }
 }
 
-/// Who has the token that hashes to this, if it is live.
+/// The operator whose token hashes to `token`, if the token is valid.
 pub fn authenticate(gateway: &Gateway, token: Hash) -> Result<Option<Actor>, Error> {
     let now = gateway.now();
     let operator = gateway.store.operator_by_token(token)?;
@@ -105,7 +106,7 @@ pub fn authenticate(gateway: &Gateway, token: Hash) -> Result<Option<Actor>, Err
     Ok(Some(Actor { operator, token: Some(token) }))
 }
 
-/// Nobody waits for it: a read must not wait for a sync.
+/// Records a use in the background: a read must not wait for a sync.
 fn note_use(gateway: &Gateway, operator: &Operator, now: Timestamp) {
     let Some(id) = operator.id.clone().filter(|id| gateway.uses.is_due(id, now)) else { return };
     let since = now.plus_seconds(-USE_NOTED_EVERY_SECONDS);
@@ -113,18 +114,18 @@ fn note_use(gateway: &Gateway, operator: &Operator, now: Timestamp) {
         move |tx| operators::set_used(tx, &id, now, since),
         |noted| {
             if let Err(error) = noted {
-                log::warn!("the use of an operator's token is not noted: {error}");
+                log::warn!("cannot record the use of an operator token: {error}");
             }
         },
     );
 }
 
-/// A new token and its text, which is shown this once.
+/// A new token and its text, which is shown only here.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Made {
-    /// All but the text.
+    /// Everything but the text.
     pub token: NewToken,
-    /// The text. Nobody can read it again: its SHA-256 alone is kept.
+    /// The text. It cannot be read again: only its SHA-256 is stored.
     pub text: String,
 }
 
@@ -134,7 +135,7 @@ impl std::fmt::Debug for Made {
     }
 }
 
-/// Makes a token. A name that any token ever had is refused.
+/// Creates a token. A name that any token ever had is rejected.
 pub fn create(
     gateway: &Gateway,
     actor: Actor,
@@ -158,11 +159,11 @@ pub fn create(
 
 fn record_new(tx: &mut Tx<'_>, actor: &Actor, token: &NewToken, sha256: Hash) -> Result<(), Error> {
     actor.require_in(tx, Permission::Administer, token.created_at)?;
-    // Also a name that is another's id: either finds a token.
+    // Also rejects a name that is another token's id, since lookups accept either.
     let is_taken = operators::find(tx.connection(), &token.name)?.is_some();
     if is_taken || token.name.eq_ignore_ascii_case(CONFIGURED_NAME) {
         return Err(Error::AlreadyExists(format!(
-            "there is or was a token named {:?}; names are never used again",
+            "a token named {:?} exists or existed; names are never reused",
             token.name
         )));
     }
@@ -174,8 +175,7 @@ fn record_new(tx: &mut Tx<'_>, actor: &Actor, token: &NewToken, sha256: Hash) ->
     Ok(events::insert(tx, &event)?)
 }
 
-/// Revokes a token, by its id or else by its name; one that is revoked already stays as
-/// it is.
+/// Revokes a token, by its id or else by its name. Revoking it again changes nothing.
 pub fn revoke(gateway: &Gateway, actor: Actor, id_or_name: &str) -> Result<Token, Error> {
     let (now, id_or_name) = (gateway.now(), id_or_name.to_owned());
     gateway.store.write(move |tx| {
@@ -203,7 +203,7 @@ fn token_event(
     Ok(Event { resource: Some(format!("operator_token:{id}")), ..event })
 }
 
-/// Tokens without their text, newest first; revoked and expired ones too.
+/// Tokens without their text, newest first, including revoked and expired ones.
 pub fn list(gateway: &Gateway, page: Page) -> Result<Vec<Token>, Error> {
     gateway.store.read(|connection| Ok(operators::list(connection, page.limit, page.offset)?))
 }

@@ -1,7 +1,7 @@
-//! Policies: putting versions in force, looking at them, and trying a draft.
+//! Policies: putting versions in force and listing them.
 //!
-//! A document is read before the transaction; inside it stand the new version, the set
-//! that it makes, and the audit event. The next decision is made by that set.
+//! A document is parsed before the transaction, which then writes the new version, the
+//! resulting set and the audit event. The next decision uses that set.
 
 use serde_json::json;
 
@@ -19,26 +19,26 @@ use crate::store::{Tx, audit, policies};
 use super::operators::Actor;
 use super::{Error, Gateway, Page};
 
-/// Active policies.
+/// Maximum number of active policies.
 pub const POLICIES_MAX: usize = 500;
-/// Bytes of all active documents together.
+/// Maximum size of all active documents together, in bytes.
 const ACTIVE_BYTES_MAX: usize = 4 * BYTES_MAX;
-/// Globs whose one wildcard is `*`, of all active documents together, and those with a `?`.
-/// A call with the longest resource, made to nearly match each of them, takes some 60 ms
-/// for either number (`tests/benches/micro.rs`).
+/// Maximum number of globs in all active documents together: those whose only wildcard is
+/// `*`, and those with a `?`. At either limit, a call with the longest resource, crafted to
+/// nearly match every glob, takes some 60 ms (`tests/benches/micro.rs`).
 const SEARCHED_MAX: usize = 5_000;
 const WALKED_MAX: usize = 1_000;
-/// Fields of all redact rules together, and the bytes of these fields and of their rules'
-/// names. A call to which all of them apply is answered with each, and the thread that
-/// commits for everybody writes that answer: it stays below 48 KiB, escapes and all, which
-/// a socket takes at once.
+/// Maximum number of fields in all redact rules together, and of bytes in these fields and
+/// the rules' names. The answer to a call that they all apply to lists each of them, and the
+/// committing thread writes it. Escapes included, it stays below 48 KiB, which a socket
+/// accepts in one write.
 const REDACTED_FIELDS_MAX: usize = 1_000;
 const REDACTION_BYTES_MAX: usize = 16 * 1024;
 
-/// What a version that disables a policy has for a document.
+/// The document of a version that disables a policy.
 const NO_RULES: &str = r#"{"rules":[]}"#;
 
-/// Puts a document in force: as the first version of its key, or as the next one.
+/// Puts a document in force, as the first or the next version of its key.
 pub fn create(
     gateway: &Gateway,
     actor: Actor,
@@ -70,8 +70,7 @@ pub fn create(
     })
 }
 
-/// Takes a policy out of force, by a version of its own; one that is disabled already
-/// stays as it is.
+/// Disables a policy with a new version. Disabling it again changes nothing.
 pub fn disable(
     gateway: &Gateway,
     actor: Actor,
@@ -113,7 +112,7 @@ fn put_in_force(
     let key = version.policy_key.as_str();
     let policy = document.map(|document| Policy::new(key, version.version, document, version.body.len()));
     let after = before.with(key, policy);
-    // Not when rules are taken back: what is left may be more than may be added today.
+    // Not when disabling: what remains may exceed today's limits.
     if version.status == Status::Active {
         check_limits(&after)?;
     }
@@ -148,7 +147,7 @@ fn event(
     Ok(Event { resource: Some(format!("policy:{}", version.policy_key)), ..event })
 }
 
-/// What is in force together stays within bounds, as each of its documents does.
+/// Checks the limits on everything in force together.
 pub(super) fn check_limits(set: &PolicySet) -> Result<(), Error> {
     let policies = set.policies();
     let rules = || policies.iter().flat_map(|policy| &policy.rules);
@@ -175,10 +174,12 @@ pub(super) fn check_limits(set: &PolicySet) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses what can name no policy of an operator's.
+/// Rejects a key that an operator's policy may not have.
 pub(super) fn check_key(policy_key: &str) -> Result<(), Error> {
     if policy_key.eq_ignore_ascii_case(BUILTIN_KEY) {
-        return Err(Error::BadRequest(format!("policy_key: {BUILTIN_KEY} is the pack that never changes")));
+        return Err(Error::BadRequest(format!(
+            "policy_key: {BUILTIN_KEY} is reserved for the built-in pack"
+        )));
     }
     if !is_name(policy_key) {
         return Err(Error::BadRequest(format!("policy_key: {NAME_EXPECTED}")));
@@ -186,18 +187,18 @@ pub(super) fn check_key(policy_key: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Reads a document, or says where it is wrong.
+/// Parses a document, or says where it is wrong.
 pub(super) fn read(body: &str) -> Result<Document, Error> {
-    document::parse(body).map_err(|refused| Error::BadRequest(format!("the policy is refused: {refused}")))
+    document::parse(body).map_err(|refused| Error::BadRequest(format!("invalid policy: {refused}")))
 }
 
-/// The last version of each policy, the one that changed last first.
+/// The latest version of each policy, most recently changed first.
 pub fn list(gateway: &Gateway, page: Page) -> Result<Vec<Version>, Error> {
     gateway.store.read_aside(|view| Ok(policies::list(view, page.limit, page.offset)?))
 }
 
-/// Every version of a policy, newest first. Documents are large, and nobody else should
-/// wait for them.
+/// Every version of a policy, newest first. Read on a separate connection: documents are
+/// large, and should not make other requests wait.
 pub fn versions(gateway: &Gateway, policy_key: &str, page: Page) -> Result<Vec<Version>, Error> {
     gateway.store.read_aside(|view| {
         policies::find_last(view, policy_key)?.ok_or_else(no_such_policy)?;

@@ -1,4 +1,4 @@
-//! Showing the chain, and verifying it.
+//! Listing and verifying the chain.
 
 use std::sync::TryLockError;
 
@@ -12,7 +12,7 @@ use crate::store::receipts::{self, Head};
 
 use super::{Error, Gateway, Keys, Page};
 
-/// A page of the chain as one JSON array: each receipt is what is hashed, and its hash.
+/// A page of the chain as one JSON array: each receipt as hashed, plus its hash.
 pub fn list(gateway: &Gateway, keys: &Keys, page: Page, oldest_first: bool) -> Result<Vec<u8>, Error> {
     let mut out = vec![b'['];
     gateway.store.read(|connection| -> Result<(), Error> {
@@ -44,18 +44,18 @@ pub fn get(gateway: &Gateway, event_id: &str) -> Result<Vec<u8>, Error> {
         .ok_or_else(no_such_receipt)
 }
 
-/// One receipt, verified by itself and against the one before it.
+/// One receipt, verified on its own and against the previous one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verified {
     /// Its id.
     pub receipt_id: String,
-    /// Whether its hash and its link hold.
+    /// Whether its hash and its link are correct.
     pub verified: bool,
     /// The stored hash.
     pub receipt_hash: String,
-    /// The hash of what is stored.
+    /// The hash recomputed from what is stored.
     pub recomputed_hash: Hash,
-    /// The hash of the one before, as the receipt says.
+    /// The hash of the previous receipt, according to this one.
     pub prev_receipt_hash: String,
 }
 
@@ -88,9 +88,9 @@ pub struct ChainHead {
     pub receipt_id: String,
     /// Its hash.
     pub receipt_hash: String,
-    /// The hash of the one before.
+    /// The hash of the previous receipt.
     pub prev_receipt_hash: String,
-    /// The canonical form it was hashed in.
+    /// The canonical form it is hashed in.
     pub canon_version: String,
     /// Its position.
     pub seq: i64,
@@ -119,7 +119,7 @@ pub fn chain_head(gateway: &Gateway) -> Result<Option<ChainHead>, Error> {
 pub struct ChainVerdict {
     /// What was checked.
     pub summary: Summary,
-    /// The first thing that is wrong.
+    /// The first defect.
     pub error: Option<String>,
 }
 
@@ -129,22 +129,22 @@ impl ChainVerdict {
     }
 }
 
-/// Verifies receipts that the caller sent: a whole chain or a slice of one.
+/// Verifies receipts sent by the caller: a whole chain or a slice of one.
 pub fn verify_chain(receipts: &[Json]) -> ChainVerdict {
     let mut first = FirstBreak::default();
     let summary = export::verify_values(receipts, &mut first);
     ChainVerdict::new(summary, first)
 }
 
-/// Verifies what is stored, between two instants, both included, or all of it. One at a
-/// time, since it may take long.
+/// Verifies the stored chain, or the part between two instants, both inclusive. Only one runs
+/// at a time, since it may take long.
 pub fn verify_range(
     gateway: &Gateway,
     from: Option<Timestamp>,
     to: Option<Timestamp>,
 ) -> Result<ChainVerdict, Error> {
     if from.zip(to).is_some_and(|(from, to)| from > to) {
-        return Err(Error::BadRequest("from is later than to: nothing can be between them".to_owned()));
+        return Err(Error::BadRequest("from is later than to".to_owned()));
     }
     let _turn = match gateway.verifying.try_lock() {
         Ok(turn) => turn,

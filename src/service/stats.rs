@@ -1,4 +1,4 @@
-//! Numbers about what is recorded. None of them counts the history.
+//! Statistics on what is recorded. None of them scans the history.
 
 use crate::store::decision_counts::{self, DecisionCount};
 use crate::store::receipts::Head;
@@ -6,7 +6,7 @@ use crate::store::{agents, sizes};
 
 use super::{Error, Gateway};
 
-/// What there is, on one view.
+/// Statistics from one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stats {
     /// Decisions by outcome and effective trust.
@@ -17,7 +17,7 @@ pub struct Stats {
     pub receipts: i64,
 }
 
-/// What there is.
+/// Reads the statistics.
 pub fn stats(gateway: &Gateway) -> Result<Stats, Error> {
     gateway.store.read(|connection| {
         Ok(Stats {
@@ -28,16 +28,16 @@ pub fn stats(gateway: &Gateway) -> Result<Stats, Error> {
     })
 }
 
-/// How large the database is.
+/// Size of the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sizes {
-    /// Of the database, in bytes.
+    /// Size in bytes.
     pub bytes: i64,
     /// Each table and its number of rows.
     pub tables: Vec<(&'static str, i64)>,
 }
 
-/// How large the database is.
+/// Reads the size of the database.
 pub fn sizes(gateway: &Gateway) -> Result<Sizes, Error> {
     gateway
         .store

@@ -1,4 +1,4 @@
-//! The registry of tools.
+//! The tool registry.
 
 use serde_json::{Value, json};
 
@@ -11,8 +11,8 @@ use crate::store::{audit, tools};
 use super::operators::Actor;
 use super::{Error, Gateway, Page};
 
-/// Registers a tool, or replaces its fields and the listed actions; effective on
-/// the next authorize. Returns the tool's id.
+/// Registers a tool, or replaces its fields and the listed actions. Takes effect with
+/// the next authorization. Returns the tool's id.
 pub fn register(gateway: &Gateway, actor: Actor, mut tool: Tool) -> Result<String, Error> {
     let now = gateway.now();
     tool.id = entropy::uuid(now).map_err(Error::Entropy)?;
@@ -25,7 +25,7 @@ pub fn register(gateway: &Gateway, actor: Actor, mut tool: Tool) -> Result<Strin
     })
 }
 
-/// What decides: who loosened a rule must be seen.
+/// The fields that affect decisions: it must be visible who loosened one.
 fn details(tool: &Tool) -> Value {
     let action = |action: &ToolAction| {
         json!({

@@ -1,9 +1,9 @@
 //! Deciding.
 //!
-//! [`decide`] is the whole of the judgement: a pure function of the call, the agent,
-//! what the operator registered, and the policies in force. The result is the most
-//! restrictive outcome of every rule that applies; nothing that a caller sends can loosen
-//! what the operator registered, and no policy what the built-in pack asks for.
+//! [`decide`] makes the whole decision: a pure function of the call, the agent, what the
+//! operator registered, and the policies in force. The result is the most restrictive
+//! outcome among the rules that apply. Nothing a caller sends can loosen what the operator
+//! registered, and no policy can loosen what the built-in pack requires.
 
 use std::borrow::Cow;
 
@@ -14,13 +14,13 @@ use super::policy::{Outcome, PolicyInput, PolicySet, SECURITY_REVIEWERS};
 use super::tool::{DefaultDecision, Risk, ToolAction};
 use super::trust::TrustLevel;
 
-/// The operator's rules that a verdict names.
+/// Maximum number of the operator's rules that a verdict names.
 pub const NAMED_MAX: usize = 50;
 
-/// What is known when a call is decided.
+/// What a decision is based on, besides the call.
 #[derive(Debug, Clone, Copy)]
 pub struct Facts<'a> {
-    /// Who asks.
+    /// The agent that asks.
     pub agent: &'a Agent,
     /// What the operator registered for this tool and action.
     pub registered: Option<&'a ToolAction>,
@@ -52,31 +52,32 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// The judgement on one call.
+/// The decision on one call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
     /// What may happen.
     pub outcome: Outcome,
     /// Declared by the caller, or registered by the operator.
     pub mutating: bool,
-    /// Why, for people.
+    /// Human-readable reason.
     pub reason: String,
-    /// The rules that asked for this outcome. Of an operator's, the first [`NAMED_MAX`] and
-    /// how many more; for `redact` each, since a repeated answer leaves out what they name.
+    /// The rules that required this outcome. Of the operator's rules, the first [`NAMED_MAX`]
+    /// and the number of the rest; for `redact` all of them, since the answer to a repeated
+    /// request takes the fields from them.
     pub matched_policies: Vec<String>,
     /// Who should approve, for `require_approval`.
     pub approver_group: Option<String>,
-    /// What to leave out, for `redact`.
+    /// The fields to leave out, for `redact`.
     pub redacted_fields: Vec<String>,
     /// Risk of the registered action, 0 to 100.
     pub risk_score: i64,
-    /// The same as a word.
+    /// That risk as a word.
     pub risk_level: Risk,
-    /// Risk, mutation and trust together, 0 to 100; advisory.
+    /// Risk, mutation and trust combined, 0 to 100; advisory.
     pub composite_risk_score: i64,
 }
 
-/// Judges `call`.
+/// Decides `call`.
 pub fn decide(call: &ToolCall, facts: &Facts<'_>) -> Verdict {
     let input = facts.policy_input(call);
     let found = Evaluation::of(facts, &input);
@@ -96,7 +97,7 @@ pub fn decide(call: &ToolCall, facts: &Facts<'_>) -> Verdict {
     }
 }
 
-/// The action's, whatever is decided; an agent that is stopped is more than critical.
+/// The action's risk, whatever the outcome; a stopped agent scores above critical.
 fn risk(facts: &Facts<'_>) -> (Risk, i64) {
     if facts.agent.status != AgentStatus::Active {
         return (Risk::Critical, 100);
@@ -105,18 +106,18 @@ fn risk(facts: &Facts<'_>) -> (Risk, i64) {
     (level, level.score())
 }
 
-/// What the program itself, the pack or the registration asks for.
+/// An outcome required by the program itself, the pack or the registration.
 struct Finding<'a> {
     id: Cow<'a, str>,
     outcome: Outcome,
     reason: Cow<'a, str>,
 }
 
-/// All that was found.
+/// Everything that affects the outcome.
 #[derive(Default)]
 struct Evaluation<'a> {
     findings: Vec<Finding<'a>>,
-    /// Who approves, where none of the operator's rules says so.
+    /// Who approves, if none of the operator's rules names a group.
     approver_group: Option<&'a str>,
     /// The pack's rules that apply.
     pack: Vec<&'a NamedRule>,
@@ -125,8 +126,7 @@ struct Evaluation<'a> {
 }
 
 impl<'a> Evaluation<'a> {
-    /// No rule is asked about an agent that is stopped, nor about a call that is not
-    /// registered.
+    /// Evaluates no rules for a stopped agent or an unregistered call.
     fn of(facts: &Facts<'a>, input: &PolicyInput<'_>) -> Self {
         let mut found = Evaluation::default();
         let status = facts.agent.status;
@@ -142,7 +142,7 @@ impl<'a> Evaluation<'a> {
         found.apply_pack(facts.policies.pack().applying(input));
         found.apply_registration(action);
         if facts.agent.force_approval {
-            found.require_approval("agent_force_approval", "every call of this agent needs an approval");
+            found.require_approval("agent_force_approval", "every call by this agent requires approval");
         }
         found.own = facts.policies.rules().applying(input);
         found
@@ -178,31 +178,31 @@ impl<'a> Evaluation<'a> {
                 self.add("tool_default_deny", Outcome::Deny, "the action is registered as denied");
             }
             DefaultDecision::RequireApproval => {
-                self.require_approval("tool_default_approval", "the action is registered to need an approval")
+                self.require_approval("tool_default_approval", "the action is registered to require approval")
             }
         }
         if action.approval_required {
-            self.require_approval("tool_approval_required", "the action is registered to need an approval");
+            self.require_approval("tool_approval_required", "the action is registered to require approval");
         }
         if action.risk == Risk::Critical {
-            self.require_approval("tool_critical_risk", "an action of critical risk needs an approval");
+            self.require_approval("tool_critical_risk", "an action of critical risk requires approval");
         }
     }
 
-    /// The most restrictive one. No rule at all is no permission, and one of the operator's
-    /// alone is none either.
+    /// The most restrictive outcome. Without any finding it is a denial; an operator's `allow`
+    /// alone does not change that.
     fn outcome(&self) -> Outcome {
         let least = self.findings.iter().map(|finding| finding.outcome).max().unwrap_or(Outcome::Deny);
         self.own.iter().map(|named| named.rule.effect).fold(least, Outcome::max)
     }
 
-    /// What asked for `outcome`, the operator's rules apart.
+    /// The findings that required `outcome`, without the operator's rules.
     fn findings_of(&self, outcome: Outcome) -> impl DoubleEndedIterator<Item = &Finding<'a>> {
         self.findings.iter().filter(move |finding| finding.outcome == outcome)
     }
 
-    /// The operator's rules that asked for `outcome`. The first of them gives the reason and
-    /// the group: it knows the case best.
+    /// The operator's rules that required `outcome`. The first one provides the reason and
+    /// the group, since it is the most specific.
     fn own_of(&self, outcome: Outcome) -> impl Iterator<Item = &'a NamedRule> {
         self.own.iter().copied().filter(move |named| named.rule.effect == outcome)
     }
@@ -215,8 +215,8 @@ impl<'a> Evaluation<'a> {
         last.map_or_else(|| "no rule applies".to_owned(), |finding| finding.reason.clone().into_owned())
     }
 
-    /// The names of all that asked for it; of the operator's rules, as many as a decision
-    /// names.
+    /// The names of everything that required `outcome`; the operator's rules are truncated
+    /// except for `redact`.
     fn names(&self, outcome: Outcome) -> Vec<String> {
         let own = self.own_of(outcome).map(|named| named.name.as_str());
         let own = if outcome == Outcome::Redact { own.map(str::to_owned).collect() } else { shortened(own) };
@@ -237,7 +237,7 @@ impl<'a> Evaluation<'a> {
     }
 }
 
-/// The first [`NAMED_MAX`] of these, and how many more.
+/// The first [`NAMED_MAX`] names, and the number of the rest as `+N`.
 pub(super) fn shortened<'a>(mut names: impl Iterator<Item = &'a str>) -> Vec<String> {
     let mut first: Vec<String> = names.by_ref().take(NAMED_MAX).map(str::to_owned).collect();
     match names.count() {

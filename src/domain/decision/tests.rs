@@ -1,4 +1,4 @@
-//! The table of the contract, and what rules add to it.
+//! The contract's decision table, and what rules add to it.
 
 use super::*;
 use crate::domain::agent::RiskTier;
@@ -51,7 +51,7 @@ fn judge_by(
     decide(call, &facts)
 }
 
-/// The six levels, and what is none.
+/// The six levels, and a text that is none of them.
 const LEVELS: [&str; 7] = {
     let [signed, unsigned, customer, external, malicious, unknown] = TrustLevel::WORDS;
     [signed, unsigned, customer, external, malicious, unknown, "something else"]
@@ -74,7 +74,7 @@ fn the_table_of_the_contract_holds() {
     ];
     for (tier, mutating, outcomes) in rows {
         for (trust, outcome) in LEVELS.iter().zip(outcomes) {
-            // The caller's word and the operator's count the same.
+            // Declared by the caller or registered by the operator: the effect is the same.
             for (declared, known) in [(mutating, false), (false, mutating), (mutating, mutating)] {
                 let action = registered(known);
                 let verdict = judge(&call("t", "x", declared), &agent(tier), Some(&action), trust);
@@ -240,7 +240,7 @@ fn no_rule_is_asked_for_a_stopped_agent_or_an_unregistered_call() {
     );
 }
 
-/// Numbers that look random and are the same every time (Marsaglia's xorshift).
+/// A reproducible pseudo-random generator (Marsaglia's xorshift).
 struct Numbers(u64);
 
 impl Numbers {
@@ -281,7 +281,7 @@ fn no_document_loosens_what_is_decided_without_it() {
     let mut tightened = 0;
     for _ in 0..400 {
         let rules: Vec<String> = (0..=numbers.below(8)).map(|id| numbers.rule(id)).collect();
-        // What could never apply is refused, which is tried elsewhere.
+        // A rule that could never apply is rejected, which another test covers.
         let Ok(document) = document::parse(&format!(r#"{{"rules":[{}]}}"#, rules.join(","))) else {
             continue;
         };

@@ -1,11 +1,11 @@
-//! A strict JSON reader that keeps what canonical form needs.
+//! A strict JSON reader that preserves what canonical form needs.
 //!
-//! One reader serves every request body and every exported receipt, so that what
-//! is decoded and what is hashed can never be two readings of the same bytes.
-//! It keeps integers digit for digit, and it refuses what two programs could
-//! read differently: duplicate member names (after unescaping), lone surrogates,
-//! numbers outside binary64, anything RFC 8259 does not allow. No member name has
-//! a special meaning.
+//! One reader serves every request body and every exported receipt, so what is
+//! decoded and what is hashed can never be two readings of the same bytes. It
+//! preserves integers digit for digit and rejects what two programs could read
+//! differently: duplicate member names (after unescaping), lone surrogates, numbers
+//! outside binary64, anything RFC 8259 does not allow. No member name has a special
+//! meaning.
 
 mod number;
 mod reader;
@@ -15,10 +15,10 @@ use std::fmt;
 pub use number::{INTEGER_DIGITS_MAX, Number};
 pub use reader::{parse, parse_bounded};
 
-/// Deepest nesting of arrays and objects that is accepted.
+/// Maximum nesting depth of arrays and objects.
 pub const DEPTH_MAX: usize = 127;
 
-/// A JSON value. Object members stand sorted by name, which is canonical order.
+/// A JSON value. Object members are sorted by name, which is canonical order.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Json {
     /// `null`
@@ -36,14 +36,14 @@ pub enum Json {
 }
 
 impl Json {
-    /// The member of an object, if this is an object that has it.
+    /// The member of this name, if this is an object that has one.
     pub fn get(&self, name: &str) -> Option<&Json> {
         let Json::Object(members) = self else { return None };
         let found = members.binary_search_by(|(key, _)| key.as_str().cmp(name));
         found.ok().map(|at| &members[at].1)
     }
 
-    /// Takes a member out of an object, if this is an object that has it.
+    /// Removes and returns the member of this name, if this is an object that has one.
     pub fn take(&mut self, name: &str) -> Option<Json> {
         let Json::Object(members) = self else { return None };
         let at = members.binary_search_by(|(key, _)| key.as_str().cmp(name)).ok()?;
@@ -59,12 +59,12 @@ impl Json {
     }
 }
 
-/// Why a text is not accepted, and where.
+/// Why a text is not valid, and where.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SyntaxError {
     /// What is wrong.
     pub what: &'static str,
-    /// Offset in bytes from the start of the text.
+    /// Byte offset from the start of the text.
     pub offset: usize,
 }
 

@@ -1,6 +1,6 @@
-//! Numbers, held and printed as the reference does.
+//! Numbers, held and printed as the reference implementation does.
 
-/// Most digits an integer may have: the limit of the reference (CPython's own).
+/// Maximum number of digits in an integer: the reference's limit, which is CPython's.
 pub const INTEGER_DIGITS_MAX: usize = 4300;
 
 /// A number in canonical text, as the reference prints it.
@@ -13,7 +13,7 @@ impl Number {
         &self.0
     }
 
-    /// Whether it was written without a fraction and an exponent.
+    /// Whether it was written without a fraction or an exponent.
     pub fn is_integer(&self) -> bool {
         !self.0.contains(['.', 'e'])
     }
@@ -25,8 +25,8 @@ impl From<i64> for Number {
     }
 }
 
-/// The shortest digits that read back as `value`, laid out as the reference does:
-/// positional for exponents from -4 to 15, else `d.ddde±XX`.
+/// The shortest digits that read back as `value`, formatted as the reference does:
+/// positional for exponents from -4 to 15, otherwise `d.ddde±XX`.
 ///
 /// The digits come from `serde_json`, which breaks ties to even as the reference
 /// does; the standard library's `{:e}` breaks some ties the other way.
@@ -49,7 +49,7 @@ pub(super) fn float_text(value: f64) -> String {
     format!("{sign}{}.{}", &digits[..whole], &digits[whole..])
 }
 
-/// Significant digits without zeros at either end, and the decimal exponent of the first.
+/// Significant digits without leading or trailing zeros, and the decimal exponent of the first.
 fn shortest_digits(value: f64) -> (String, i32) {
     let text = serde_json::Number::from_f64(value).expect("finite").to_string();
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));

@@ -1,15 +1,15 @@
-//! From bytes to a value, by recursive descent.
+//! The parser: recursive descent over the bytes.
 
 use super::number::{INTEGER_DIGITS_MAX, Number, float_text};
 use super::{DEPTH_MAX, Json, SyntaxError};
 
-/// Reads exactly one JSON value that fills `text`, white space aside.
+/// Reads exactly one JSON value; only white space may surround it.
 pub fn parse(text: &[u8]) -> Result<Json, SyntaxError> {
     parse_bounded(text, usize::MAX)
 }
 
-/// The same with at most `values_max` values, nested ones included: each takes 32 to 64
-/// bytes of memory, where two may do in the text.
+/// Like [`parse`], but accepts at most `values_max` values, nested ones included: a value
+/// takes 32 to 64 bytes of memory, but may take only two in the text.
 pub fn parse_bounded(text: &[u8], values_max: usize) -> Result<Json, SyntaxError> {
     let text = std::str::from_utf8(text)
         .map_err(|error| SyntaxError { what: "invalid UTF-8", offset: error.valid_up_to() })?;
@@ -64,7 +64,7 @@ impl Reader<'_> {
             Some(b'f') => self.literal("false", Json::Bool(false)),
             Some(b'n') => self.literal("null", Json::Null),
             Some(_) => Err(self.error("expected a JSON value")),
-            None => Err(self.error("unexpected end of the text")),
+            None => Err(self.error("unexpected end of text")),
         }
     }
 
@@ -128,7 +128,7 @@ impl Reader<'_> {
         closes
     }
 
-    /// UTF-8 sorts bytewise as code points do.
+    /// Byte order of UTF-8 is code point order.
     fn sorted(&self, mut members: Vec<(String, Json)>) -> Result<Json, SyntaxError> {
         members.sort_by(|(a, _), (b, _)| a.cmp(b));
         if members.windows(2).any(|pair| pair[0].0 == pair[1].0) {
@@ -243,7 +243,7 @@ impl Reader<'_> {
             return self.float(token);
         }
         if integer_digits - usize::from(token.starts_with('-')) > INTEGER_DIGITS_MAX {
-            return Err(self.error("an integer of more than 4300 digits"));
+            return Err(self.error("integer with more than 4300 digits"));
         }
         Ok(Number(if token == "-0" { "0".to_owned() } else { token.to_owned() }))
     }
@@ -265,7 +265,7 @@ impl Reader<'_> {
     fn float(&self, token: &str) -> Result<Number, SyntaxError> {
         let value: f64 = token.parse().map_err(|_| self.error("expected a number"))?;
         if !value.is_finite() {
-            return Err(self.error("a number beyond binary64"));
+            return Err(self.error("number out of range for binary64"));
         }
         Ok(Number(float_text(value)))
     }

@@ -1,8 +1,8 @@
-//! The pack that is always in force, written as the rules it is shown as.
+//! The built-in pack, which is always in force, as the rule documents it is shown as.
 //!
-//! What no rule can say stays in [`crate::domain::decision`] and comes before any rule:
-//! an agent that is not active and a call that is not registered are denied without
-//! asking the rules, and what the operator registered for an action tightens as they do.
+//! What no rule can express is in [`crate::domain::decision`]: an inactive agent and an
+//! unregistered call are denied before any rule is evaluated, and what the operator
+//! registered for an action tightens the outcome as rules do.
 
 use std::sync::{Arc, LazyLock};
 
@@ -10,13 +10,13 @@ use super::Rule;
 use super::document;
 use super::rules::{NamedRule, Rules};
 
-/// Every version of the pack that was released, oldest first; the last one is in force.
+/// Every released version of the pack, oldest first; the last one is in force.
 ///
-/// Whoever changes a rule adds a version in a file of its own, and its digest below. A
-/// version that was released never changes: receipts name it, and the answer to a request
-/// that comes again is what its rules said.
+/// To change a rule, add a version in a new file, and its digest below. A released version
+/// never changes: receipts name it, and a repeated request is answered by the rules of the
+/// version that decided it.
 const RELEASED: &[(&str, &str)] = &[
-    // Of no release: with it, the tests have an earlier one.
+    // Never released: gives the tests an earlier version.
     #[cfg(test)]
     (
         "builtin-0",
@@ -27,17 +27,17 @@ const RELEASED: &[(&str, &str)] = &[
 
 const IN_FORCE: (&str, &str) = RELEASED[RELEASED.len() - 1];
 
-/// The version that is in force, named inside the hash of every decision's receipt.
+/// The version in force. Every decision's receipt names it, covered by the receipt's hash.
 pub const BUILTIN_VERSION: &str = IN_FORCE.0;
 
-/// The pack that is in force, as a document. Of several `require_approval` rules that
-/// apply, the last one's group decides.
+/// The pack in force, as a document. If several `require_approval` rules apply, the last one
+/// names the group.
 pub const BODY: &str = IN_FORCE.1;
 
-/// A version of the pack, ready to decide.
+/// A parsed version of the pack.
 #[derive(Debug)]
 pub struct Pack {
-    /// What names it in receipts.
+    /// Its name in receipts.
     pub version: &'static str,
     /// Its rules.
     pub rules: Rules,
@@ -45,24 +45,24 @@ pub struct Pack {
 
 static PACKS: LazyLock<Vec<Arc<Pack>>> = LazyLock::new(|| {
     let pack = |(version, body): &(&'static str, &str)| {
-        let document = document::parse(body).expect("a pack is part of the program, and tested to parse");
+        let document = document::parse(body).expect("built-in packs are tested to parse");
         let named = |rule: Rule| NamedRule { name: rule.id.clone(), rule: Arc::new(rule) };
         Arc::new(Pack { version, rules: Rules::new(document.rules.into_iter().map(named).collect()) })
     };
     RELEASED.iter().map(pack).collect()
 });
 
-/// Every version that was released, oldest first; the last one is in force.
+/// Every released version, oldest first; the last one is in force.
 pub fn released() -> &'static [Arc<Pack>] {
     &PACKS
 }
 
-/// The one that is in force.
+/// The version in force.
 pub fn in_force() -> &'static Arc<Pack> {
-    PACKS.last().expect("a pack was released")
+    PACKS.last().expect("at least one pack is released")
 }
 
-/// The one of this version.
+/// The pack of this version.
 pub fn find(version: &str) -> Option<&'static Arc<Pack>> {
     PACKS.iter().find(|pack| pack.version == version)
 }
@@ -71,7 +71,7 @@ pub fn find(version: &str) -> Option<&'static Arc<Pack>> {
 mod tests {
     use super::*;
 
-    /// SHA-256 of each version's canonical form. Only ever added to.
+    /// SHA-256 of each version's canonical form. Append-only.
     const DIGESTS: &[(&str, &str)] = &[
         ("builtin-0", "1d8a3b26b37ba9076dacbd0cf724e28283fe5588666f15ebc1473c28b390a4a3"),
         ("builtin-1", "ff001109c0e387512b63a021b60ac383116ed8fa763b5276ffa3eb5f4901b802"),
@@ -85,7 +85,7 @@ mod tests {
         let found: Vec<(&str, String)> = RELEASED.iter().map(digest).collect();
         let pinned: Vec<(&str, String)> =
             DIGESTS.iter().map(|(version, sha256)| (*version, (*sha256).to_owned())).collect();
-        assert_eq!(found, pinned, "a changed pack needs a version of its own");
+        assert_eq!(found, pinned, "a changed pack needs a new version");
     }
 
     #[test]

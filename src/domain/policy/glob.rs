@@ -1,15 +1,15 @@
-//! Globs: `*` is any run of characters, also none, and `?` is exactly one. Nothing else
-//! is special, and there is no escape: a `?` also matches a literal asterisk.
+//! Globs: `*` matches any run of characters, including none, and `?` exactly one. Nothing
+//! else is special and there is no escape: use `?` to match a literal asterisk.
 //!
 //! # Performance
 //! Time is linear in the text, whatever the glob: there is no backtracking for a caller to
-//! provoke with a long resource. Where `*` is the only wildcard, each literal part between
-//! two of them is looked for once, after the one before it (the standard library's search,
-//! linear too). With a `?` a glob is an automaton whose states are bits, all of them
-//! advanced with each character: some ten times slower, and so looked at only where the
-//! text holds the glob's longest literal part.
+//! provoke with a long resource. If `*` is the only wildcard, each literal part between two
+//! of them is searched for once, after the previous one (with the standard library's search,
+//! also linear). A glob with a `?` is a bit-parallel automaton that advances all states on
+//! each character. That is some ten times slower, so it runs only if the text contains the
+//! glob's longest literal part.
 
-/// Most characters of a glob.
+/// Maximum length of a glob, in characters.
 pub const GLOB_CHARS_MAX: usize = 255;
 
 const WORDS: usize = (GLOB_CHARS_MAX + 1) / 64;
@@ -17,21 +17,21 @@ const WORDS: usize = (GLOB_CHARS_MAX + 1) / 64;
 /// State `i` is bit `i`: the first `i` symbols have been matched.
 type States = [u64; WORDS];
 
-/// A glob, ready to match. Two are equal when their texts are.
+/// A compiled glob. Two are equal if their texts are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Glob {
     text: String,
     kind: Kind,
 }
 
-/// What a glob costs with every text that it is tried on.
+/// What matching a glob costs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cost {
     /// No wildcard: one comparison.
     Compared,
-    /// `*` alone: one search through the text.
+    /// Only `*`: one search through the text.
     Searched,
-    /// With a `?`: a step for each character.
+    /// With a `?`: one step per character.
     Walked,
 }
 
@@ -39,15 +39,14 @@ pub enum Cost {
 enum Kind {
     /// No wildcard.
     Exact,
-    /// No wildcard but `*`: what a match begins with, what it has after that, one part
-    /// behind the other, and what it ends with.
+    /// No wildcard but `*`: the prefix, the parts that must follow in order, and the suffix.
     Parts(String, Vec<String>, String),
-    /// A `?` is among them: what any match contains, and the whole.
+    /// With a `?`: a literal that every match contains, and the automaton.
     Automaton(String, Box<Automaton>),
 }
 
 impl Glob {
-    /// `text` must have at most [`GLOB_CHARS_MAX`] characters; else `None`.
+    /// Compiles a glob; `None` if it has more than [`GLOB_CHARS_MAX`] characters.
     pub fn new(text: &str) -> Option<Self> {
         if text.chars().count() > GLOB_CHARS_MAX {
             return None;
@@ -65,21 +64,21 @@ impl Glob {
         Some(Glob { text: text.to_owned(), kind })
     }
 
-    /// Whether it matches the whole of `text`.
+    /// Whether it matches all of `text`.
     pub fn matches(&self, text: &str) -> bool {
         match &self.kind {
             Kind::Exact => self.text == text,
             Kind::Parts(first, between, last) => {
                 let Some(rest) = text.strip_prefix(first.as_str()) else { return false };
                 let Some(rest) = rest.strip_suffix(last.as_str()) else { return false };
-                // The first place is as good as any later one: it leaves more to look through.
+                // Taking the first occurrence is safe: it leaves the most text for the rest.
                 between.iter().try_fold(rest, |rest, part| Some(rest.split_once(part.as_str())?.1)).is_some()
             }
             Kind::Automaton(literal, automaton) => text.contains(literal) && automaton.matches(text),
         }
     }
 
-    /// Whether a whole text must be looked at, and whether character by character.
+    /// How much work matching it takes.
     pub fn cost(&self) -> Cost {
         match self.kind {
             Kind::Exact => Cost::Compared,
@@ -88,7 +87,7 @@ impl Glob {
         }
     }
 
-    /// The one text that it matches, where it has no wildcard.
+    /// The only text it matches, if it has no wildcard.
     pub fn exact(&self) -> Option<&str> {
         matches!(self.kind, Kind::Exact).then_some(self.text.as_str())
     }
@@ -96,13 +95,13 @@ impl Glob {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Automaton {
-    /// For each literal character, sorted, the states that it leads on from.
+    /// For each literal character, sorted, the states it advances.
     literals: Vec<(char, States)>,
-    /// The states that any character leads on from.
+    /// The states that any character advances: at a `?`.
     any: States,
-    /// The states that any character may leave as they are: a `*` stands there.
+    /// The states that any character leaves active: at a `*`.
     stay: States,
-    /// The number of symbols, and so the accepting state.
+    /// The number of symbols, which is also the accepting state.
     end: usize,
 }
 
@@ -197,7 +196,7 @@ mod tests {
         }
     }
 
-    /// The definition, as slow as it is plain.
+    /// The definition as code: slow but obvious.
     fn by_definition(glob: &[char], text: &[char]) -> bool {
         match (glob.split_first(), text.split_first()) {
             (None, _) => text.is_empty(),

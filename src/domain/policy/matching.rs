@@ -1,8 +1,7 @@
 //! Which calls a rule applies to.
 //!
-//! Every member of `when` that is given must hold; of several alternatives in one member,
-//! one must. Tools and actions are compared in their normalised form, everything else
-//! exactly as it came.
+//! Every given member of `when` must hold; if a member lists alternatives, one of them must.
+//! Tools and actions are compared in normalised form, everything else exactly as received.
 
 use super::PolicyInput;
 use super::glob::Glob;
@@ -10,7 +9,7 @@ use crate::domain::agent::RiskTier;
 use crate::domain::json::Json;
 use crate::domain::trust::TrustLevel;
 
-/// When a rule applies. `None` and an empty list ask nothing.
+/// When a rule applies. `None` and an empty list require nothing.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Conditions {
     /// The agent's key.
@@ -19,31 +18,31 @@ pub struct Conditions {
     pub tool: Option<Vec<Glob>>,
     /// The action's normalised name.
     pub action: Option<Vec<Glob>>,
-    /// What is acted upon; a call without a resource has the empty text.
+    /// What is acted on; a call without a resource counts as the empty string.
     pub resource: Option<Vec<Glob>>,
     /// Where the call would run.
     pub environment: Option<Vec<Glob>>,
-    /// Whether the call mutates, by the caller's word or the operator's.
+    /// Whether the call mutates, as declared by the caller or registered by the operator.
     pub mutates_state: Option<bool>,
     /// The effective trust.
     pub source_trust: Option<Vec<TrustLevel>>,
-    /// The agent's tier.
+    /// The agent's risk tier.
     pub risk_tier: Option<Vec<RiskTier>>,
-    /// Parameters that must be there and equal in canonical form.
+    /// Parameters that must be present and equal in canonical form.
     pub parameters: Vec<Parameter>,
 }
 
 /// A parameter that must have a value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parameter {
-    /// The names, and indexes of arrays, that lead to it.
+    /// The member names and array indexes that lead to it.
     pub path: Vec<String>,
     /// What it must be.
     pub value: Json,
 }
 
 impl Conditions {
-    /// Every glob among them.
+    /// Every glob in these conditions.
     pub fn globs(&self) -> impl Iterator<Item = &Glob> {
         [&self.agent, &self.tool, &self.action, &self.resource, &self.environment]
             .into_iter()
@@ -51,7 +50,7 @@ impl Conditions {
             .flatten()
     }
 
-    /// Whether they hold for nothing but what is denied in any case.
+    /// Whether they hold only for calls that are denied in any case.
     pub(super) fn only_untrusted_mutations(&self) -> bool {
         let untrusted = |levels: &Vec<TrustLevel>| levels.iter().all(|level| *level > TrustLevel::Customer);
         self.mutates_state == Some(true) && self.source_trust.as_ref().is_some_and(untrusted)
@@ -63,8 +62,7 @@ impl Conditions {
             && self.parameters.iter().all(|parameter| parameter.matches(&input.call.parameters))
     }
 
-    /// Whether all of them hold, as far as is known where the parameters are not. What is
-    /// cheap comes first.
+    /// Whether all of them hold, those on parameters aside. Cheap checks come first.
     pub fn matches_but_for_parameters(&self, input: &PolicyInput<'_>) -> bool {
         let resource = input.call.resource.as_deref().unwrap_or("");
         self.mutates_state.is_none_or(|mutating| mutating == input.mutating)
@@ -88,8 +86,8 @@ impl Parameter {
     }
 }
 
-/// What a path leads to. A [`Json`] holds numbers as canonical text and members in
-/// canonical order, so that equal values are those of equal canonical form.
+/// The value at a path. A [`Json`] holds numbers as canonical text and members in canonical
+/// order, so values are equal exactly if their canonical forms are.
 pub(super) fn at<'a>(value: &'a Json, path: &[String]) -> Option<&'a Json> {
     path.iter().try_fold(value, |value, step| match value {
         Json::Object(_) => value.get(step),
@@ -98,7 +96,7 @@ pub(super) fn at<'a>(value: &'a Json, path: &[String]) -> Option<&'a Json> {
     })
 }
 
-/// As RFC 6901 writes it: digits without a leading zero.
+/// An array index as RFC 6901 writes it: digits without a leading zero.
 fn index(step: &str) -> Option<usize> {
     let digits = step.bytes().all(|byte| byte.is_ascii_digit()) && (step == "0" || !step.starts_with('0'));
     digits.then(|| step.parse().ok()).flatten()

@@ -1,13 +1,13 @@
-//! Policies: what an operator, beside the built-in pack, asks of calls.
+//! Policies: what an operator requires of calls, in addition to the built-in pack.
 //!
 //! A rule looks at one [`PolicyInput`] and names an outcome. Rules never cancel each
-//! other: the most restrictive outcome of all that apply is the answer, so adding
-//! a rule, or a whole document, can only tighten. An `allow` takes nothing back: it
-//! names itself where the outcome is `allow`, and does nothing anywhere else.
+//! other: the most restrictive outcome among those that apply wins, so adding a rule, or
+//! a whole document, can only tighten. An `allow` rule takes nothing back: it is named in
+//! the decision if the outcome is `allow`, and has no other effect.
 //!
-//! [`document`] reads rules from JSON, [`matching`] says when one applies, [`rules`] finds
-//! those that do, [`set`] holds what is in force under one tag, [`builtin`] is the pack that
-//! always is.
+//! [`document`] reads rules from JSON, [`matching`] decides whether one applies, [`rules`]
+//! finds those that do, [`set`] holds everything in force under one tag, and [`builtin`] is
+//! the pack that always is.
 
 pub mod builtin;
 pub mod document;
@@ -25,23 +25,23 @@ use super::words;
 pub use builtin::BUILTIN_VERSION;
 pub use set::PolicySet;
 
-/// The language of a document, shown beside it.
+/// The language of a document, shown with it.
 pub const LANGUAGE: &str = "aegis-rules-1";
 
 /// The key of the built-in pack; no other policy may have it.
 pub const BUILTIN_KEY: &str = "builtin";
 
-/// Who approves where no rule names a group of its own.
+/// Who approves if no rule names a group.
 pub const SECURITY_REVIEWERS: &str = "security-reviewers";
 
 words! {
-    /// What may happen, in ascending order of restriction.
+    /// What may happen, from least to most restrictive.
     Outcome {
         /// The call may run.
         Allow = "allow",
         /// The call may run without the named fields.
         Redact = "redact",
-        /// The call may run once a person has approved exactly it.
+        /// The call may run once a person has approved exactly this call.
         RequireApproval = "require_approval",
         /// The call may not run.
         Deny = "deny",
@@ -63,7 +63,7 @@ pub struct PolicyInput<'a> {
     pub mutating: bool,
     /// The effective trust.
     pub trust: TrustLevel,
-    /// The agent's tier.
+    /// The agent's risk tier.
     pub tier: RiskTier,
     /// Where the call would run.
     pub environment: &'a str,
@@ -74,11 +74,11 @@ pub struct PolicyInput<'a> {
 pub struct Rule {
     /// Its name, unique in its document.
     pub id: String,
-    /// What it asks for.
+    /// The outcome it requires.
     pub effect: Outcome,
     /// When it applies.
     pub when: matching::Conditions,
-    /// Why, for people.
+    /// Human-readable reason.
     pub reason: Option<String>,
     /// Who should approve, for `require_approval`.
     pub approver_group: Option<String>,

@@ -1,8 +1,8 @@
-//! Rules in their order, under the names that decisions record.
+//! Ordered rules, under the names that decisions record.
 //!
 //! # Performance
-//! Rules that name their tools, or else their actions, without a wildcard are found by
-//! that name; only the others are looked at with every call.
+//! Rules that name their tools, or else their actions, without wildcards are indexed by
+//! those names; only the others are tested on every call.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -13,20 +13,20 @@ use super::{PolicyInput, Rule};
 /// A rule under the name that decisions record.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NamedRule {
-    /// The rule's id, after its policy's key and a slash where it is not built in.
+    /// The rule's id, prefixed with its policy's key and a slash unless it is built in.
     pub name: String,
     /// The rule.
     pub rule: Arc<Rule>,
 }
 
 impl NamedRule {
-    /// Why, for people.
+    /// Human-readable reason.
     pub fn reason(&self) -> String {
         self.rule.reason.clone().unwrap_or_else(|| format!("rule {} applies", self.name))
     }
 }
 
-/// Rules in their order, with an index.
+/// Ordered rules with an index.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
     all: Vec<NamedRule>,
@@ -36,7 +36,7 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// These, in this order.
+    /// Indexes these rules, keeping their order.
     pub(super) fn new(all: Vec<NamedRule>) -> Self {
         let mut rules = Rules { all: Vec::new(), ..Rules::default() };
         for (at, named) in all.iter().enumerate() {
@@ -52,18 +52,18 @@ impl Rules {
         Rules { all, ..rules }
     }
 
-    /// All of them, in their order.
+    /// All rules, in order.
     pub fn iter(&self) -> impl Iterator<Item = &NamedRule> {
         self.all.iter()
     }
 
-    /// The rules that apply, in their order.
+    /// The rules that apply, in order.
     pub fn applying(&self, input: &PolicyInput<'_>) -> Vec<&NamedRule> {
         self.filtered(input, |rule| rule.when.matches(input))
     }
 
-    /// The rules that are about this tool and action and of which `applies` is true, in their
-    /// order.
+    /// The rules indexed under this tool or action, or not indexed, for which `applies` is
+    /// true, in order.
     pub(super) fn filtered(
         &self,
         input: &PolicyInput<'_>,
@@ -77,13 +77,13 @@ impl Rules {
         found.into_iter().map(|at| &self.all[at]).collect()
     }
 
-    /// The rules of these names.
+    /// The rules with these names.
     pub fn named<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<&NamedRule> {
         let names: HashSet<&str> = names.collect();
         self.all.iter().filter(|rule| names.contains(rule.name.as_str())).collect()
     }
 
-    /// The same rules where every condition on parameters holds, or none does.
+    /// The same rules, assuming that every condition on parameters holds, or that none does.
     pub(super) fn assuming(&self, parameters_hold: bool) -> Self {
         let assume = |named: &NamedRule| {
             if named.rule.when.parameters.is_empty() {
@@ -99,14 +99,14 @@ impl Rules {
     }
 }
 
-/// The texts, where all globs are without a wildcard.
+/// The globs' texts, if none of them has a wildcard.
 fn exact(globs: Option<&Vec<Glob>>) -> Option<impl Iterator<Item = String>> {
     let names: Vec<String> =
         globs?.iter().map(|glob| glob.exact().map(str::to_owned)).collect::<Option<_>>()?;
     Some(names.into_iter())
 }
 
-/// What these rules leave out, each field once.
+/// The fields that these rules redact, each once.
 pub fn united<'a>(rules: impl Iterator<Item = &'a Rule>) -> Vec<String> {
     let mut seen = HashSet::new();
     rules.flat_map(|rule| &rule.redact_fields).filter(|field| seen.insert(*field)).cloned().collect()

@@ -2,12 +2,12 @@
 //! tag that each decision's receipt names.
 //!
 //! # The tag
-//! `builtin-1` where no policy is active; else `builtin-1+` and the first 12 digits of the
-//! SHA-256 of the set's canonical list: for each active policy, by key, its key, its
-//! version and the SHA-256 of its document's canonical form. The list is stored under the
-//! tag and the documents under key and version, so that whoever holds a receipt can read
-//! every rule that decided it. A program with a later pack decides by the same list under a
-//! tag of its own: the digits are the same, and lead to the list.
+//! `builtin-1` if no policy is active; otherwise `builtin-1+` and the first 12 hex digits of
+//! the SHA-256 of the set's canonical list: for each active policy, ordered by key, its key,
+//! its version and the SHA-256 of its document's canonical form. The list is stored under the
+//! tag and the documents under key and version, so the holder of a receipt can read every
+//! rule behind it. A program with a later pack gives the same list a different tag, but with
+//! the same digits, which lead to the list.
 
 use std::sync::Arc;
 
@@ -18,30 +18,30 @@ use super::{Outcome, PolicyInput, Rule, builtin};
 use crate::domain::canon::{self, Hash};
 use crate::domain::json::{Json, Number};
 
-/// A version of a policy, by what tells it from every other.
+/// What identifies one version of a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     /// The policy's key.
     pub policy_key: String,
-    /// Which version of it.
+    /// The version.
     pub version: i64,
     /// SHA-256 of its document's canonical form.
     pub sha256: Hash,
 }
 
-/// A version with its rules.
+/// A version of a policy with its rules.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// Which it is.
+    /// What identifies it.
     pub member: Member,
-    /// Its rules, in their order.
+    /// Its rules, in document order.
     pub rules: Vec<Arc<Rule>>,
-    /// The size of its document.
+    /// Size of its document.
     pub bytes: usize,
 }
 
 impl Policy {
-    /// A version of a document.
+    /// A version of a policy, from its document.
     pub fn new(policy_key: &str, version: i64, document: Document, bytes: usize) -> Self {
         let member = Member { policy_key: policy_key.to_owned(), version, sha256: document.sha256 };
         Policy { member, rules: document.rules.into_iter().map(Arc::new).collect(), bytes }
@@ -58,19 +58,19 @@ pub struct PolicySet {
 }
 
 impl Default for PolicySet {
-    /// The built-in pack alone.
+    /// Only the built-in pack.
     fn default() -> Self {
         Self::new(Vec::new())
     }
 }
 
 impl PolicySet {
-    /// The built-in pack and these policies; their order is that of their keys.
+    /// The built-in pack and these policies, ordered by key.
     pub fn new(policies: Vec<Policy>) -> Self {
         Self::beside(builtin::in_force(), policies)
     }
 
-    /// The same with a pack that may be an earlier one.
+    /// Like [`PolicySet::new`], with a pack that may be an earlier one.
     pub fn beside(pack: &Arc<Pack>, mut policies: Vec<Policy>) -> Self {
         policies.sort_by(|a, b| a.member.policy_key.cmp(&b.member.policy_key));
         let named = |policy: &Policy| {
@@ -86,13 +86,13 @@ impl PolicySet {
         PolicySet { tag, pack: Arc::clone(pack), policies, rules }
     }
 
-    /// The same with another version of a policy, or without it.
+    /// This set with another version of a policy, or without that policy.
     pub fn with(&self, policy_key: &str, policy: Option<Policy>) -> Self {
         let others = self.policies.iter().filter(|other| other.member.policy_key != policy_key);
         PolicySet::beside(&self.pack, others.cloned().chain(policy).collect())
     }
 
-    /// What names it in receipts.
+    /// Its name in receipts.
     pub fn tag(&self) -> &str {
         &self.tag
     }
@@ -112,18 +112,18 @@ impl PolicySet {
         &self.policies
     }
 
-    /// The canonical list that the tag stands for.
+    /// The canonical list that the tag identifies.
     pub fn list(&self) -> String {
         list(self.policies.iter().map(|policy| &policy.member))
     }
 
-    /// Whether it is made of exactly these.
+    /// Whether it consists of exactly these.
     pub fn is_of(&self, pack: &Pack, members: &[Member]) -> bool {
         self.pack.version == pack.version && self.policies.iter().map(|policy| &policy.member).eq(members)
     }
 
-    /// Every rule, built in or not, that may apply and matter for all that is known without
-    /// the call's parameters. An `allow` never matters.
+    /// Every rule, built in or not, whose result depends on the call's parameters and could
+    /// affect the outcome. An `allow` rule never does.
     pub fn undecided(&self, input: &PolicyInput<'_>) -> Vec<&NamedRule> {
         let undecided = |rule: &Rule| {
             rule.effect > Outcome::Allow
@@ -135,8 +135,8 @@ impl PolicySet {
         found
     }
 
-    /// Every rule, built in or not, that names a group and may apply for all that is known
-    /// without the call's parameters. Of those that do, the first one's group is to approve.
+    /// Every rule, built in or not, that names a group and could apply, judging by all but
+    /// the call's parameters. The first of them that does apply names the approvers.
     pub fn approvers(&self, input: &PolicyInput<'_>) -> Vec<&NamedRule> {
         let names_group =
             |rule: &Rule| rule.approver_group.is_some() && rule.when.matches_but_for_parameters(input);
@@ -145,8 +145,8 @@ impl PolicySet {
         found
     }
 
-    /// The same set where every condition on parameters holds, or none does. It decides
-    /// nothing that is recorded.
+    /// This set, assuming that every condition on parameters holds, or that none does. Never
+    /// used for a decision that is recorded.
     pub fn assuming(&self, parameters_hold: bool) -> Self {
         let pack = Pack { version: self.pack.version, rules: self.pack.rules.assuming(parameters_hold) };
         PolicySet {
@@ -157,7 +157,7 @@ impl PolicySet {
         }
     }
 
-    /// What the redact rules of these names leave out, each field once.
+    /// The fields redacted by the rules with these names, each once.
     pub fn fields_of<'a>(&self, names: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
         let rules = self.pack.rules.named(names.clone()).into_iter().chain(self.rules.named(names));
         united(rules.map(|named| &*named.rule))
@@ -176,7 +176,7 @@ fn list<'a>(members: impl Iterator<Item = &'a Member>) -> String {
     String::from_utf8(bytes).expect("canonical form is UTF-8")
 }
 
-/// Digits of the list's SHA-256 in a tag.
+/// Hex digits of the list's SHA-256 in a tag.
 const TAG_DIGITS: usize = 12;
 
 fn tag(pack: &str, list: &str) -> String {
@@ -186,7 +186,7 @@ fn tag(pack: &str, list: &str) -> String {
     }
 }
 
-/// The version of the pack in a tag, and the digits of the list, where there is one.
+/// The version of the pack in a tag, and the list's digits if it has any.
 pub fn split_tag(tag: &str) -> (&str, Option<&str>) {
     match tag.split_once('+') {
         Some((pack, digits)) => (pack, Some(digits)),
@@ -194,7 +194,7 @@ pub fn split_tag(tag: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// Reads a list that [`PolicySet::list`] wrote; `None` when it is not one.
+/// Reads a list that [`PolicySet::list`] wrote; `None` if it is not one.
 pub fn read_list(text: &str) -> Option<Vec<Member>> {
     let Ok(Json::Array(items)) = crate::domain::json::parse(text.as_bytes()) else { return None };
     let member = |item: &Json| {

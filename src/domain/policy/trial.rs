@@ -1,8 +1,7 @@
 //! What a draft would change: one call, decided by two sets of policies.
 //!
-//! Of a recorded decision the parameters are not kept. Where the rules that look at them
-//! could make a difference, the answer is [`Comparison::CannotTell`]: an outcome is never
-//! guessed.
+//! A recorded decision does not keep its parameters. If rules that look at parameters could
+//! make a difference, the result is [`Comparison::CannotTell`]: an outcome is never guessed.
 
 use std::collections::BTreeSet;
 
@@ -12,14 +11,15 @@ use super::set::PolicySet;
 use crate::domain::action::ToolCall;
 use crate::domain::decision::{Facts, Verdict, decide, shortened};
 
-/// What is in force and what would be, ready to be compared call by call.
+/// What is in force and what would be, to be compared call by call.
 #[derive(Debug)]
 pub struct PolicyPair {
     now: Bounds,
     then: Bounds,
 }
 
-/// A set, and what it would be if no condition on parameters held, or each of them did.
+/// A set, and the same set assuming that no condition on parameters holds, or that every one
+/// does.
 #[derive(Debug)]
 struct Bounds {
     set: PolicySet,
@@ -27,15 +27,15 @@ struct Bounds {
     every: PolicySet,
 }
 
-/// What a set may decide of a call whose parameters are not known.
+/// What a set may decide about a call whose parameters are unknown.
 struct Range<'a> {
-    /// What is decided where no condition on parameters holds.
+    /// The verdict if no condition on parameters holds.
     least: Verdict,
-    /// The rules whose conditions on parameters may hold or not.
+    /// The rules whose conditions on parameters may or may not hold.
     undecided: Vec<&'a NamedRule>,
-    /// Of these, the ones whose group would take the place of the one in `least`.
+    /// Of these, the ones whose group would replace the one in `least`.
     approvers: Vec<&'a NamedRule>,
-    /// Whether all of it is decided, whichever of them hold.
+    /// Whether the verdict is the same whichever of them hold.
     is_certain: bool,
 }
 
@@ -44,9 +44,9 @@ impl Bounds {
         Bounds { none: set.assuming(false), every: set.assuming(true), set }
     }
 
-    /// Outcome and fields only grow with the rules that hold, so that they are certain where
-    /// none and all of them make the same. The group does not: the first rule that holds
-    /// names it, and any of the undecided ones before a certain one may be that.
+    /// Outcome and fields grow monotonically with the rules that hold, so they are certain if
+    /// none and all of them give the same result. The group does not: the first rule that
+    /// holds names it, and that may be any undecided rule ahead of the first certain one.
     fn range(&self, call: &ToolCall, facts: &Facts<'_>) -> Range<'_> {
         let input = facts.policy_input(call);
         let least = decide_by(&self.none, call, facts);
@@ -67,18 +67,18 @@ impl Bounds {
 /// What the draft would do to a call.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Comparison {
-    /// The same is decided.
+    /// The decision is the same.
     Same,
-    /// Something else is decided.
+    /// The decision differs.
     Changed {
-        /// By what is in force.
+        /// The outcome under the policies in force.
         now: Outcome,
-        /// With the draft.
+        /// The verdict with the draft.
         then: Box<Verdict>,
     },
-    /// It depends on parameters that are not known.
+    /// It depends on parameters that are unknown.
     CannotTell {
-        /// The rules that look at them, as many as a decision names.
+        /// The rules that look at them, truncated as in a decision.
         rules: Vec<String>,
     },
 }
@@ -94,16 +94,16 @@ impl PolicyPair {
         &self.now.set
     }
 
-    /// Compares for a whole call. The policies of `facts` do not count.
+    /// Compares the verdicts on a complete call. The policies in `facts` are ignored.
     pub fn compare(&self, call: &ToolCall, facts: &Facts<'_>) -> Comparison {
         compared(&decide_by(&self.now.set, call, facts), decide_by(&self.then.set, call, facts))
     }
 
-    /// Compares for a call whose parameters are not known.
+    /// Compares the verdicts on a call whose parameters are unknown.
     pub fn compare_without_parameters(&self, call: &ToolCall, facts: &Facts<'_>) -> Comparison {
         let (now, then) = (self.now.range(call, facts), self.then.range(call, facts));
-        // Where both sets ask the same of the parameters, each such rule holds in both or in
-        // neither, and adds the same to what is the same without any of them.
+        // If both sets have the same rules on parameters, each of these holds in both sets or
+        // in neither, and adds the same to verdicts that are equal without them.
         let differ_alike = now.undecided == then.undecided
             && now.approvers == then.approvers
             && is_same(&now.least, &then.least);
@@ -114,7 +114,7 @@ impl PolicyPair {
     }
 }
 
-/// As many as a decision names: a trial may have ten thousand results.
+/// Truncated as in a decision, since a trial may have ten thousand results.
 fn names(now: &[&NamedRule], then: &[&NamedRule]) -> Vec<String> {
     let names: BTreeSet<&str> = now.iter().chain(then).map(|named| named.name.as_str()).collect();
     shortened(names.into_iter())
@@ -131,8 +131,8 @@ fn compared(now: &Verdict, then: Verdict) -> Comparison {
     Comparison::Changed { now: now.outcome, then: Box::new(then) }
 }
 
-/// What a caller would see of it. Which rules asked for it, and why, is not a change; nor is
-/// the order of the fields.
+/// Compares what a caller acts on. Which rules required it, their reasons, and the order of
+/// the fields do not count.
 fn is_same(one: &Verdict, other: &Verdict) -> bool {
     one.outcome == other.outcome && one.approver_group == other.approver_group && fields(one) == fields(other)
 }
@@ -162,7 +162,7 @@ mod tests {
         }
     }
 
-    /// A policy `p` beside another; without rules there is none.
+    /// A policy `p` beside another one; no `p` if `rules` is empty.
     fn set(rules: &str) -> PolicySet {
         const OTHER: &str = r#"{"id":"o","effect":"deny","when":{"parameters":{"danger":true}}}"#;
         let policy = |key: &str, rules: &str| {
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(said(&found), Said::Changed);
     }
 
-    /// Every document of up to three of these rules, in every order; the empty one too.
+    /// Every document of up to three of these rules, in every order, including the empty one.
     fn documents_of(rules: &[&str]) -> Vec<String> {
         let mut all = vec![Vec::new()];
         let mut begin = 0;
@@ -273,22 +273,22 @@ mod tests {
             r#"{"id":"c","effect":"redact","when":{"parameters":{"n":1}},"redact_fields":["token"]}"#,
         ]);
         let denying = [DENY, DENY_ELSEWHERE, DENY_ONE, DENY_TWO, ALLOW_ONE].map(str::to_owned);
-        // Of the second, the pack has a rule that looks at parameters and names a group.
+        // For the second, the pack has a rule that looks at parameters and names a group.
         let names = [["t", "a"], ["github", "merge_pull_request"]];
-        let mut told = [0, 0, 0];
+        let mut counts = [0, 0, 0];
         for (documents, names) in [(approving, names[0]), (few, names[1]), (redacting, names[0])] {
             let all: Vec<&String> = documents.iter().chain(&denying).collect();
             for (now, then) in all.iter().flat_map(|now| all.iter().map(move |then| (now, then))) {
                 let pair = PolicyPair::new(set(now), set(then));
-                told[assert_true(&pair, names, &format!("{now} -> {then}")) as usize] += 1;
+                counts[assert_true(&pair, names, &format!("{now} -> {then}")) as usize] += 1;
                 let alone = PolicyPair::new(set(now).with("other", None), set(then).with("other", None));
-                told[assert_true(&alone, names, &format!("{now} -> {then}, alone")) as usize] += 1;
+                counts[assert_true(&alone, names, &format!("{now} -> {then}, alone")) as usize] += 1;
             }
         }
-        assert!(told.iter().all(|count| *count > 200), "each is said often: {told:?}");
+        assert!(counts.iter().all(|count| *count > 200), "each result occurs often: {counts:?}");
     }
 
-    /// Asks of a record, and of every call that may have been recorded so.
+    /// Compares a record, and every call that could have been recorded this way.
     fn assert_true(pair: &PolicyPair, names: [&str; 2], what: &str) -> Said {
         let record = call(Json::Null);
         let recorded = said(&with_facts_of(names, |facts| pair.compare_without_parameters(&record, facts)));

@@ -1,12 +1,12 @@
-//! Approvals: seeing them, deciding them, and using them once.
+//! Approvals: viewing, deciding and using them.
 //!
 //! # Invariants
-//! - Nobody approves for themselves: an agent can see and use its own approvals, and that
-//!   is all; whoever decides has an operator's token.
-//! - A change is one transaction with its receipt and its event. So is the record of an
-//!   attempt that must not be; what it tried has no other effect.
-//! - Every change is bound to the call that is frozen, and that to the decision that asked
-//!   for it: where the hashes disagree, nothing is changed and nothing shown.
+//! - Agents cannot approve: an agent can only see and use its own approvals. Deciding one
+//!   takes an operator token.
+//! - A change, its receipt and its event are one transaction. So is the record of a tamper
+//!   attempt, which has no other effect.
+//! - Every change is bound to the frozen call, and the call to the decision that required the
+//!   approval: if the hashes disagree, nothing is changed or shown.
 
 mod record;
 
@@ -29,52 +29,53 @@ use super::operators::Actor;
 use super::{Error, Gateway, Page};
 use record::Done;
 
-/// So many bytes of calls are in one list at most; the rest are seen one by one.
+/// A list stops including calls once they reach this many bytes; the rest can be fetched one
+/// by one.
 const LISTED_CALLS_BYTES_MAX: usize = 16 << 20;
 
-/// Who asks.
+/// The caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Who {
     /// An operator.
     Operator(Actor),
-    /// The agent whose token hashes to this.
+    /// The agent whose token has this hash.
     Agent(Hash),
 }
 
-/// Who decides, and what they say.
+/// Who decides, and what they state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Approver {
-    /// Who, as the holder of the token says.
+    /// The approver, as stated by the holder of the token.
     pub user_id: String,
     /// Why.
     pub reason: Option<String>,
-    /// The hash of the call that they have seen, where they state it: somebody else may have
-    /// put another call in its place since.
+    /// The hash of the call they have seen, if they state it: someone else may have edited the
+    /// call since.
     pub claim: Option<Hash>,
 }
 
-/// An approval as it is shown.
+/// An approval as shown to a caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
-    /// All but the call.
+    /// Everything but the call.
     pub approval: Approval,
-    /// Where it stands now.
+    /// Its current status.
     pub status: Status,
-    /// The frozen call, canonical bytes: for those alone who may decide, and only as long
-    /// as it is kept.
+    /// The frozen call's canonical text: only for those who may decide, and only while it is
+    /// kept.
     pub tool_call: Option<String>,
 }
 
 /// The hashes after an edit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Edited {
-    /// Of the call that can be approved now.
+    /// Of the call that can now be approved.
     pub effective: Hash,
-    /// Of the call that the agent asked for.
+    /// Of the call that the agent requested.
     pub original: Hash,
 }
 
-/// One approval. An agent sees its own; others' are not found.
+/// One approval. To an agent, other agents' approvals do not exist.
 pub fn get(gateway: &Gateway, who: &Who, id: &str) -> Result<Seen, Error> {
     let now = gateway.now();
     gateway.store.read(|connection| {
@@ -88,8 +89,8 @@ pub fn get(gateway: &Gateway, who: &Who, id: &str) -> Result<Seen, Error> {
     })
 }
 
-/// Approvals that wait and can still be decided, newest first. Read aside: each call that
-/// is shown is hashed.
+/// Pending approvals that can still be decided, newest first. Read on a separate connection:
+/// the hash of each call is checked.
 pub fn list(gateway: &Gateway, actor: &Actor, page: Page) -> Result<Vec<Seen>, Error> {
     let (now, with_calls) = (gateway.now(), may_see_calls(actor));
     gateway.store.read_aside(|view| {
@@ -105,12 +106,12 @@ pub fn list(gateway: &Gateway, actor: &Actor, page: Page) -> Result<Vec<Seen>, E
     })
 }
 
-/// Gives an approval.
+/// Grants an approval.
 pub fn approve(gateway: &Gateway, actor: Actor, id: &str, approver: Approver) -> Result<(), Error> {
     decide(gateway, actor, id, Change::Approve, Status::Approved, approver)
 }
 
-/// Refuses an approval.
+/// Rejects an approval.
 pub fn reject(gateway: &Gateway, actor: Actor, id: &str, approver: Approver) -> Result<(), Error> {
     decide(gateway, actor, id, Change::Reject, Status::Rejected, approver)
 }
@@ -143,8 +144,7 @@ fn decide(
     })
 }
 
-/// Puts another call in the place of the one that waits; the approval waits on, now for
-/// that call.
+/// Replaces the call of a pending approval, which stays pending for the new call.
 pub fn edit(
     gateway: &Gateway,
     actor: Actor,
@@ -177,8 +177,8 @@ pub fn edit(
     })
 }
 
-/// Uses an approval, once; returns the hash of the call it is for. With `claim` only if
-/// that is the hash; a wrong one leaves the approval as it is.
+/// Uses an approval, once, and returns the hash of its call. If `claim` is given, it must be
+/// that hash; a wrong one leaves the approval unchanged.
 pub fn consume(gateway: &Gateway, who: Who, id: &str, claim: Option<Hash>) -> Result<Hash, Error> {
     in_transaction(gateway, who, Permission::UseApprovals, id, move |tx, case| {
         let agent = agents::find(tx.connection(), &case.approval.agent_id)?;
@@ -196,20 +196,20 @@ pub fn consume(gateway: &Gateway, who: Who, id: &str, claim: Option<Hash>) -> Re
     })
 }
 
-/// An approval that somebody wants to change, inside the transaction that may do it.
+/// An approval to be changed, inside the transaction that does so.
 struct Case {
     approval: Approval,
-    /// The clock's time, by which the approval's end is judged.
+    /// The clock's time, which decides whether the approval has expired.
     now: Timestamp,
-    /// The time of the receipt: the chain's, which is never before the last one's.
+    /// The receipt's time: the chain's, which is never before the last receipt's.
     at: Timestamp,
     who: Who,
-    /// Who asks, where that is an agent.
+    /// The caller, if it is an agent.
     agent_id: Option<String>,
 }
 
-/// Runs `act` on an approval. Its inner error is a refusal that is on record, and
-/// committed as such; its outer one leaves nothing behind.
+/// Runs `act` on an approval. Its inner error is a recorded refusal, which is committed; its
+/// outer error rolls everything back.
 fn in_transaction<T, F>(
     gateway: &Gateway,
     who: Who,
@@ -235,8 +235,8 @@ where
 }
 
 impl Case {
-    /// Judges a change. What must be on record of a refusal is, when this returns it; one
-    /// that leaves no record is an error.
+    /// Checks a change. Returns a refusal that must be recorded after recording it; any other
+    /// refusal is an error.
     fn refused(&self, tx: &mut Tx<'_>, change: Change) -> Result<Option<Error>, Error> {
         let Err(refusal) = self.approval.check(change, self.now) else { return Ok(None) };
         let error = Error::ApprovalStands {
@@ -253,19 +253,19 @@ impl Case {
         Ok(Some(error))
     }
 
-    /// Whoever decides has seen the call that waits now, if they say which they have seen.
+    /// Checks that the call the approver has seen, if they state it, is the current one.
     fn check_seen(&self, approver: &Approver) -> Result<(), Error> {
         if approver.claim.is_none_or(|claim| claim == self.approval.action_hash) {
             return Ok(());
         }
         Err(Error::Conflict {
-            message: "claimed_action_hash is not the hash of the call that waits: look at the approval again"
+            message: "claimed_action_hash is not the hash of the pending call; fetch the approval again"
                 .to_owned(),
             reason: "approval_hash_mismatch",
         })
     }
 
-    /// The call that is frozen; there is one as long as anything can be done.
+    /// The frozen call, which is kept for as long as the approval can change.
     fn call(&self, tx: &Tx<'_>) -> Result<ToolCall, Error> {
         let text = frozen_call(tx.connection(), &self.approval)?;
         let call = text.and_then(|text| ToolCall::from_canonical(text.as_bytes()));
@@ -282,12 +282,12 @@ impl Who {
     }
 }
 
-/// The parameters of a call are for who may decide.
+/// Only those who may decide see a call's parameters.
 fn may_see_calls(actor: &Actor) -> bool {
     actor.require(Permission::Administer).is_ok()
 }
 
-/// The id of an agent that may look at its own; one that is set apart or gone may not.
+/// The agent's id, if it may see its own approvals; a quarantined or deleted one may not.
 fn id_of(agent: Option<&Agent>) -> Result<String, Error> {
     let admitted = agent.filter(|agent| match agent.status {
         AgentStatus::Active | AgentStatus::Frozen | AgentStatus::Revoked => true,
@@ -296,18 +296,18 @@ fn id_of(agent: Option<&Agent>) -> Result<String, Error> {
     admitted.map(|agent| agent.id.clone()).ok_or(Error::Unauthorized)
 }
 
-/// An approval, of this agent if one is given.
+/// Finds an approval; if an agent is given, only among its own.
 fn find(connection: &Connection, id: &str, agent_id: Option<&str>) -> Result<Approval, Error> {
     let found = approvals::find(connection, id)?;
     let found = found.filter(|approval| agent_id.is_none_or(|agent_id| approval.agent_id == agent_id));
     found.ok_or_else(|| Error::NotFound("there is no such approval".to_owned()))
 }
 
-/// The call as it is frozen, which is the call that was hashed. `None` once it is blanked.
+/// The frozen call, checked against its hash. `None` once it is blanked.
 fn frozen_call(connection: &Connection, approval: &Approval) -> Result<Option<String>, Error> {
     let call = approvals::find_call(connection, &approval.id)?;
     if call.as_ref().is_some_and(|call| action::hash(call.as_bytes()) != approval.action_hash) {
-        return Err(disagrees(approval, "has a call that is not the one that was hashed"));
+        return Err(disagrees(approval, "has a call that does not match its hash"));
     }
     Ok(call)
 }

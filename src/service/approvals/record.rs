@@ -1,5 +1,4 @@
-//! The receipts and the events of approvals. Neither holds a parameter: the hash stands
-//! for the call.
+//! Receipts and events of approvals. Neither holds parameters: the hash identifies the call.
 
 use serde_json::{Value, json};
 
@@ -16,7 +15,7 @@ use crate::store::{Tx, audit, decisions, receipts};
 use super::super::Error;
 use super::{Approver, Case, Who, disagrees};
 
-/// What a receipt of an attempt that must not be says of the source.
+/// The source trust in a tamper attempt's receipt.
 const TAMPER_TRUST: &str = "malicious_suspected";
 
 /// What was done to an approval.
@@ -24,11 +23,11 @@ pub(super) struct Done<'a> {
     pub(super) event_type: EventType,
     /// The receipt's word for it.
     pub(super) word: &'static str,
-    /// The call that stands now.
+    /// The call, after the change.
     pub(super) call: &'a ToolCall,
     /// Its hash.
     pub(super) action_hash: Hash,
-    /// Who did it, where a person decides.
+    /// Who did it, if a person decided.
     pub(super) approver: Option<&'a Approver>,
 }
 
@@ -57,14 +56,14 @@ pub(super) fn append(tx: &mut Tx<'_>, case: &Case, done: &Done<'_>) -> Result<()
     Ok(audit::insert(tx, &event_of(case, done, decision, &receipt)?)?)
 }
 
-/// The decision that asked for the approval, if it asked for this call.
+/// The decision that required the approval, checked against its agent and call.
 fn decision_of(tx: &Tx<'_>, case: &Case) -> Result<Decision, Error> {
     let approval = &case.approval;
     let decision = decisions::find(tx.connection(), &approval.decision_id)?;
     let decision = decision.filter(|decision| {
         decision.agent_id == approval.agent_id && decision.action_hash == approval.original_action_hash
     });
-    decision.ok_or_else(|| disagrees(approval, "is not what its decision asked for"))
+    decision.ok_or_else(|| disagrees(approval, "does not match its decision"))
 }
 
 fn event_of(case: &Case, done: &Done<'_>, decision: Decision, receipt: &Appended) -> Result<Event, Error> {
@@ -95,7 +94,7 @@ fn event_of(case: &Case, done: &Done<'_>, decision: Decision, receipt: &Appended
     })
 }
 
-/// Appends the receipt and the event of an attempt that must not be.
+/// Appends the receipt and the event of a tamper attempt.
 pub(super) fn append_tamper(
     tx: &mut Tx<'_>,
     case: &Case,
@@ -137,7 +136,7 @@ pub(super) fn append_tamper(
 }
 
 impl Case {
-    /// An event of this approval; `details` get the name of who did it.
+    /// An event of this approval. Adds to `details` who did it.
     fn event(&self, event_type: EventType, action: &str, mut details: Value) -> Result<Event, Error> {
         let event = match &self.who {
             Who::Operator(actor) => actor.event(event_type, Some(action), details, self.at)?,

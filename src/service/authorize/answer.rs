@@ -1,4 +1,4 @@
-//! What the caller of an authorization gets: anew, or once more.
+//! The answer to an authorization: a new one, or that of an earlier request.
 
 use crate::domain::approval::{Approval, Status};
 use crate::domain::canon::Hash;
@@ -17,26 +17,26 @@ use super::Error;
 pub struct Authorization {
     /// The decision, recorded unless it was a dry run.
     pub decision: Decision,
-    /// Risk of the action as a word.
+    /// Risk of the action, as a word.
     pub risk_level: Risk,
-    /// What to leave out, for `redact`.
+    /// The fields to leave out, for `redact`.
     pub redacted_fields: Vec<String>,
-    /// What to wait for, for `require_approval`.
+    /// The approval to wait for, for `require_approval`.
     pub approval: Option<Asked>,
-    /// Its receipt; none for a dry run and for the answer to a repeated request.
+    /// The receipt; none for a dry run or a repeated request.
     pub receipt: Option<Appended>,
-    /// Whether nothing was recorded.
+    /// Whether this was a dry run, which records nothing.
     pub dry_run: bool,
 }
 
-/// An approval as its decision's answer shows it.
+/// An approval as shown in the answer that required it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
     /// UUID.
     pub id: String,
-    /// Where it stands.
+    /// Its status.
     pub status: Status,
-    /// Hash of the call that is approved: another one once that was edited.
+    /// Hash of the call to be approved, edits included.
     pub action_hash: Hash,
     /// Who should decide.
     pub approver_group: String,
@@ -57,7 +57,7 @@ impl Asked {
 }
 
 impl Authorization {
-    /// A dry run's answer, to which a recorded one adds its approval and its receipt.
+    /// A dry run's answer. A recorded one adds its approval and receipt.
     pub(super) fn of(decision: Decision, verdict: Verdict) -> Self {
         Authorization {
             decision,
@@ -69,11 +69,11 @@ impl Authorization {
         }
     }
 
-    /// The earlier answer, with its approval as it stands now. Nothing is written.
+    /// The earlier answer, with the current status of its approval. Writes nothing.
     pub(super) fn again(tx: &Tx<'_>, prior: Decision, now: Timestamp) -> Result<Self, Error> {
         let approval = approvals::find_by_decision(tx.connection(), &prior.id)?;
         let redacted_fields = match prior.outcome {
-            // By the rules that decided, whatever is in force now.
+            // From the rules that decided then, whatever is in force now.
             Outcome::Redact => {
                 policies::find_set(tx, &prior.policy_version)?.fields_of(prior.matched_policy_ids.split(','))
             }

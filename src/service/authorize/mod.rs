@@ -1,12 +1,12 @@
-//! The heart: may this agent make this call?
+//! The core use case: may this agent make this call?
 //!
-//! In one write transaction: who asks, and where; is the request fresh, was it asked
-//! before, what is known, the decision, its receipt, and the approval that it may need.
-//! The answer goes out when all of it is on disk.
+//! One write transaction checks the agent and its environment, rejects replays, finds
+//! repeated requests, loads the facts, decides, and appends the receipt and the approval that
+//! may be needed. The answer is sent once all of it is on disk.
 //!
-//! The rules are looked at before the transaction, where nobody waits for it, by what is
-//! known then. Inside, that verdict counts if all that it rests on is still the same;
-//! else the call is judged again.
+//! The rules are evaluated before the transaction, where no other request has to wait, on
+//! cached facts. Inside, that verdict is used if everything it is based on is unchanged;
+//! otherwise the call is decided again.
 
 mod answer;
 mod record;
@@ -34,18 +34,18 @@ use super::{Error, Gateway};
 
 pub use answer::{Asked, Authorization};
 
-/// What is asked.
+/// An authorization request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     /// The call.
     pub call: ToolCall,
-    /// The agent's id or key as the caller states it; must be the token's.
+    /// The agent's id or key as stated by the caller; must match the token's agent.
     pub agent: Option<String>,
-    /// Where it would run; the agent's registered environment if not given.
+    /// Where the call would run; defaults to the agent's registered environment.
     pub environment: Option<String>,
     /// The source's trust.
     pub source_trust: String,
-    /// The trust of the hop where the request began.
+    /// The trust of the hop where the request originated.
     pub root_trust: Option<String>,
     /// On whose behalf.
     pub user_id: Option<String>,
@@ -53,41 +53,41 @@ pub struct Request {
     pub run_id: Option<String>,
     /// The caller's trace.
     pub trace_id: Option<String>,
-    /// The run that started this run.
+    /// The run that started the caller's run.
     pub parent_run_id: Option<String>,
-    /// The caller's name for this request.
+    /// The caller's idempotency key.
     pub request_id: Option<String>,
-    /// What tells it from a copy of it.
+    /// What protects it against replay.
     pub freshness: Freshness,
-    /// Decide and record nothing.
+    /// Whether to decide without recording anything.
     pub dry_run: bool,
 }
 
-/// Whether an agent may have more than a denial.
+/// Whether an agent may get anything but a denial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
-    /// It is stopped.
+    /// It is not active.
     Stopped,
-    /// It asks about an environment that it may not act in.
+    /// It may not act in the requested environment.
     Elsewhere,
-    /// It may be answered, also from memory.
+    /// It may get any answer, including that of an earlier request.
     Admitted,
 }
 
-/// What a transaction leaves: an answer, or a denial on record that its caller hears of as
-/// an error.
+/// What a transaction commits: an answer, or a recorded denial that is reported to the caller
+/// as an error.
 type Recorded = Result<Authorization, Error>;
 
-/// Ids that an answer may need, drawn before the transaction.
+/// Ids that may be needed, generated before the transaction.
 struct Ids {
     decision: String,
     approval: String,
     receipt: String,
 }
 
-/// What is known before the transaction begins.
+/// What is prepared before the transaction begins.
 struct Prepared {
-    /// Without the parameters of its call, once there is a verdict.
+    /// Its call's parameters are dropped once there is a foreseen verdict.
     request: Request,
     admitted: Admitted,
     canonical_call: Vec<u8>,
@@ -97,12 +97,12 @@ struct Prepared {
     received: Instant,
     ids: Ids,
     approval_ttl_seconds: u32,
-    /// A verdict, and what it rests on.
+    /// A verdict, and the facts it is based on.
     foreseen: Option<(Basis, Verdict)>,
 }
 
-/// Decides `request` for the agent that sent it, and hands the answer to `done` when it is
-/// on disk.
+/// Decides `request` for the agent that sent it, and passes the answer to `done` once it is on
+/// disk.
 pub fn authorize<D>(gateway: &Gateway, admitted: Admitted, request: Request, received: Instant, done: D)
 where
     D: FnOnce(Result<Authorization, Error>) + Send + 'static,
@@ -121,7 +121,7 @@ where
 }
 
 impl Prepared {
-    /// Everything that needs no transaction.
+    /// Does everything that needs no transaction.
     fn new(
         gateway: &Gateway,
         admitted: Admitted,
@@ -147,17 +147,17 @@ impl Prepared {
         })
     }
 
-    /// Judges the call ahead of the transaction, if all that it takes is in memory.
+    /// Decides the call ahead of the transaction, if all the facts are cached.
     fn foresee(&mut self, store: &Store) {
         let Some(basis) = store.basis(self.admitted.token, &self.names) else { return };
         let verdict = self.decide(&basis.agent, Some(&basis.action), &basis.policies);
         self.foreseen = Some((basis, verdict));
-        // Parsed, they take many times the memory of the canonical bytes, and the request
-        // may have to wait for the disk.
+        // Parsed parameters take many times the memory of the canonical bytes, and the
+        // request may have to wait for the disk.
         self.request.call.parameters = Json::Null;
     }
 
-    /// The verdict that was foreseen, if it rests on these; else a new one.
+    /// The foreseen verdict if it is based on these facts, otherwise a new one.
     fn judge(
         &mut self,
         agent: &Agent,
@@ -168,15 +168,15 @@ impl Prepared {
             if basis.is(agent, registered, policies) {
                 return verdict;
             }
-            self.request.call =
-                ToolCall::from_canonical(&self.canonical_call).expect("it was written as a call");
+            self.request.call = ToolCall::from_canonical(&self.canonical_call)
+                .expect("these are the canonical bytes of a call");
         }
         self.decide(agent, registered, policies)
     }
 
     fn answer(mut self, tx: &mut Tx<'_>, now: Timestamp) -> Result<Recorded, Error> {
-        // Looked up again inside the transaction: a token or a key that was changed, or an
-        // agent that was frozen since the request came in, counts.
+        // Looked up again inside the transaction, to see a token or key that was changed, or an
+        // agent that was frozen, since the request arrived.
         let agent = agents::known_by_token(tx, self.admitted.token)?.ok_or(Error::Unauthorized)?;
         self.check_agent(&agent)?;
         let standing = self.standing(&agent);
@@ -239,8 +239,8 @@ impl Prepared {
         }
     }
 
-    /// The decision that answered the same request before. The same name for
-    /// another call is a conflict: the earlier answer must not serve for it.
+    /// The decision that answered the same request before. Reusing its id for a different
+    /// call is a conflict: the earlier answer must not be returned for it.
     fn find_prior(&self, tx: &Tx<'_>, agent: &Agent) -> Result<Option<Decision>, Error> {
         let Some(request_id) = &self.request.request_id else { return Ok(None) };
         let Some(prior) = decisions::find_by_request(tx.connection(), &agent.id, request_id)? else {
@@ -254,7 +254,7 @@ impl Prepared {
             return Ok(Some(prior));
         }
         Err(Error::Conflict {
-            message: "this request_id was used for another call".to_owned(),
+            message: "this request_id was already used for a different call".to_owned(),
             reason: "request_id_reused",
         })
     }

@@ -1,5 +1,5 @@
-//! What one authorization writes: the decision, its receipt, the approval that it asks
-//! for, and their events.
+//! What one authorization writes: the decision, its receipt, the approval it requires, and
+//! their events.
 
 use serde_json::json;
 
@@ -17,7 +17,7 @@ use super::answer::Asked;
 use super::{Error, Prepared, Standing};
 
 impl Prepared {
-    /// The decision as it is recorded.
+    /// The decision as recorded.
     pub(super) fn record_of(
         &self,
         agent: &Agent,
@@ -48,7 +48,7 @@ impl Prepared {
             policy_version: policy_version.to_owned(),
             risk_score: verdict.risk_score,
             composite_risk_score: verdict.composite_risk_score,
-            // An agent that may not act leaves its request's name to be used again.
+            // The id stays free for reuse if the agent may not act.
             request_id: request.request_id.clone().filter(|_| standing == Standing::Admitted),
             action_hash: self.action_hash,
             latency_ms: i64::try_from(self.received.elapsed().as_millis()).unwrap_or(i64::MAX),
@@ -56,7 +56,7 @@ impl Prepared {
         }
     }
 
-    /// Appends the decision's receipt, and the decision at its position.
+    /// Appends the decision's receipt, and records the decision at its position.
     pub(super) fn record(&self, tx: &mut Tx<'_>, decision: &Decision) -> Result<Appended, Error> {
         let (action_hash, decision_hash) = (decision.action_hash.to_hex(), decision.hash().to_hex());
         let entry = Entry {
@@ -81,7 +81,7 @@ impl Prepared {
         Ok(receipt)
     }
 
-    /// Freezes the call and waits for a person, where the verdict asks for one.
+    /// Freezes the call and creates an approval for it, if the verdict requires one.
     pub(super) fn ask_for_approval(
         &self,
         tx: &Tx<'_>,
@@ -112,14 +112,14 @@ impl Prepared {
     }
 }
 
-/// A stopped agent has asked; its decision denies it.
+/// The event that a stopped agent made a request, which its decision denies.
 pub(super) fn attempt_event(agent: &Agent, decision: &Decision) -> Result<Event, Error> {
     let id = entropy::uuid(decision.created_at).map_err(Error::Entropy)?;
     let details = json!({ "agent_status": agent.status, "decision": decision.outcome.as_str() });
     Ok(Event::of(decision, id, EventType::ToolCallIntercepted, &details))
 }
 
-/// Names the call by its hash, never by its parameters.
+/// Identifies the call by its hash, never by its parameters.
 fn approval_event(approval: &NewApproval, decision: &Decision) -> Result<Event, Error> {
     let id = entropy::uuid(decision.created_at).map_err(Error::Entropy)?;
     let details = json!({

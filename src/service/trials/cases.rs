@@ -1,4 +1,4 @@
-//! The calls of a trial, with all that decides them beside the policies.
+//! The calls of a trial, with everything their decisions depend on besides the policies.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -27,14 +27,14 @@ use super::{DECISIONS_MAX, Sample, Subject};
 pub(super) struct Case {
     /// Which call.
     pub(super) subject: Subject,
-    /// `None` where no rule is asked, so that no policy makes a difference.
+    /// `None` if no rule would be evaluated, so that no policy makes a difference.
     asked: Option<Asked>,
 }
 
-/// What is asked, and of whom it is known what.
+/// A call and the facts it is decided on.
 struct Asked {
     call: ToolCall,
-    /// Whether its parameters are those of the call; of a recorded one they are not kept.
+    /// Whether its parameters are known; a recorded call does not keep them.
     is_whole: bool,
     agent: Arc<Agent>,
     environment: String,
@@ -67,7 +67,7 @@ impl Case {
     }
 }
 
-/// Reads cases from one view of the database, and looks each agent and action up once.
+/// Reads cases from one snapshot of the database, looking up each agent and action once.
 pub(super) struct Loader<'a> {
     view: &'a Connection,
     agents: HashMap<String, Option<Arc<Agent>>>,
@@ -79,7 +79,7 @@ impl<'a> Loader<'a> {
         Loader { view, agents: HashMap::new(), actions: HashMap::new() }
     }
 
-    /// Every call of `sample`, in its order.
+    /// Every call of `sample`, in order.
     pub(super) fn read(mut self, sample: Sample) -> Result<Vec<Case>, Error> {
         match sample {
             Sample::Calls(calls) => {
@@ -168,14 +168,14 @@ impl<'a> Loader<'a> {
     }
 }
 
-/// As if it were asked today. An agent that was stopped since is taken for active: else a
-/// trial would say of every call of it that nothing changes.
+/// Treats an agent that has been stopped since as active: otherwise a trial would report no
+/// change for any of its calls.
 fn find_as_active(view: &Connection, id: &str) -> Result<Option<Agent>, StoreError> {
     let active = |agent| Agent { status: AgentStatus::Active, ..agent };
     Ok(agents::find(view, id)?.map(active))
 }
 
-/// Whether it was denied for what its agent was, before any rule was asked.
+/// Whether it was denied because of its agent's status, before any rule was evaluated.
 fn was_stopped(decision: &Decision) -> bool {
     let status = decision.matched_policy_ids.strip_prefix("agent_");
     status.is_some_and(|status| AgentStatus::parse(status).is_some())

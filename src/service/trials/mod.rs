@@ -1,9 +1,10 @@
-//! Trying a draft of a policy on given calls or on recorded decisions. Writes nothing.
+//! Trying a draft policy on given calls or on recorded decisions. Writes nothing.
 //!
-//! Everything that the calls rest on is read first, on one view that ends before any of them
-//! is decided. Deciding ten thousand calls can take an hour, and for as long as a view
-//! stands the write-ahead log cannot begin anew. Each call is a step of long work: it rests
-//! beside traffic, and is the last one when the gateway stops.
+//! Everything the decisions depend on is read first, in one snapshot that is closed before
+//! the first call is decided: deciding ten thousand calls can take an hour, and the
+//! write-ahead log cannot be reset while a snapshot is open. Each call is one step of
+//! background work: the trial yields to traffic between calls, and ends after the current
+//! one when the gateway stops.
 
 mod cases;
 
@@ -21,15 +22,15 @@ use super::{Error, Gateway};
 
 use cases::{Case, Loader};
 
-/// Most decisions that one trial looks at.
+/// Maximum number of recorded decisions in one trial.
 pub const DECISIONS_MAX: u32 = 10_000;
-/// Most calls of one trial.
+/// Maximum number of given calls in one trial.
 pub const CALLS_MAX: usize = 1_000;
 
-/// The draft: in the place of its key's active version, or beside the others.
+/// The draft, which replaces its key's active version or is added to the active policies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
-    /// The key that it is meant for.
+    /// The key it is meant for.
     pub policy_key: String,
     /// The document.
     pub body: String,
@@ -38,20 +39,20 @@ pub struct Draft {
 /// What the draft is tried on.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Sample {
-    /// Calls as `/v1/authorize` takes them, each with its agent.
+    /// Calls as sent to `/v1/authorize`, each with its agent.
     Calls(Vec<Request>),
     /// The newest recorded decisions.
     Decisions {
-        /// At most so many.
+        /// Maximum number of decisions.
         limit: u32,
-        /// Not before this time.
+        /// Earliest time, inclusive.
         from: Option<Timestamp>,
-        /// Not after this time.
+        /// Latest time, inclusive.
         to: Option<Timestamp>,
     },
 }
 
-/// One call of the sample, tried.
+/// The result for one call of the sample.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrialResult {
     /// Which call.
@@ -60,21 +61,21 @@ pub struct TrialResult {
     pub comparison: Comparison,
 }
 
-/// Which call of the sample it is.
+/// Identifies a call of the sample.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Subject {
-    /// Its place in the request.
+    /// Its index in the request.
     Index(usize),
-    /// The decision that recorded it, and what was decided then.
+    /// The decision that recorded it, and the outcome at that time.
     Decision(String, Outcome),
 }
 
-/// The whole trial.
+/// The result of a trial.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
-    /// What names the policies in force.
+    /// The tag of the policies in force.
     pub policy_version: String,
-    /// One for each call, in the sample's order.
+    /// One result per call, in the sample's order.
     pub results: Vec<TrialResult>,
 }
 
@@ -99,7 +100,7 @@ pub fn run(gateway: &Gateway, draft: &Draft, sample: Sample) -> Result<Report, E
     Ok(Report { results: results.collect::<Result<_, _>>()?, policy_version: pair.now().tag().to_owned() })
 }
 
-/// Reads everything on one view, and ends it.
+/// Reads everything in one snapshot, and closes it.
 fn prepare(store: &Store, draft: Policy, sample: Sample) -> Result<(PolicyPair, Vec<Case>), Error> {
     store.read_aside(|view| {
         let now = store.policies(view)?;

@@ -1,8 +1,8 @@
-//! Reading a document of rules, strictly.
+//! A strict reader of rule documents.
 //!
-//! What does not parse, names what is not known, or could never apply is refused, and the
-//! refusal says where: a rule that silently does nothing would be a hole that looks like
-//! a fence.
+//! A document that does not parse, uses an unknown name, or has a rule that could never
+//! apply is rejected, and the error says where: a rule that silently does nothing would be a
+//! hole that looks like a fence.
 
 mod place;
 mod when;
@@ -18,38 +18,40 @@ use when::conditions;
 
 pub use place::Refused;
 
-/// Bytes of a document.
+/// Maximum size of a document, in bytes.
 pub const BYTES_MAX: usize = 512 * 1024;
-/// Rules of a document, and of all active ones together.
+/// Maximum number of rules in a document, and in all active documents together.
 pub const RULES_MAX: usize = 5_000;
-/// Alternatives in one member of `when`, fields of one rule, and parameters of one rule.
+/// Maximum number of alternatives in one member of `when`, and of fields and parameters in
+/// one rule.
 const ITEMS_MAX: usize = 100;
-/// Characters of a rule's id.
+/// Maximum length of a rule's id, in characters.
 const ID_CHARS_MAX: usize = 64;
-/// Characters of a reason.
+/// Maximum length of a reason, in characters.
 const REASON_CHARS_MAX: usize = 1024;
-/// Characters of a group's or a field's name, and of a path.
+/// Maximum length of a group's or field's name and of a path, in characters.
 const NAME_CHARS_MAX: usize = 256;
 
 const RULE_MEMBERS: [&str; 6] = ["id", "effect", "when", "reason", "approver_group", "redact_fields"];
 
-/// A document that was understood.
+/// A parsed document.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Document {
-    /// Its rules, in its order.
+    /// Its rules, in document order.
     pub rules: Vec<Rule>,
     /// SHA-256 of its canonical form.
     pub sha256: Hash,
 }
 
-/// Whether `text` may name a rule or a policy: such names are joined by `/` and `,`.
+/// Whether `text` may name a rule or a policy. Such names are joined by `/` and `,`, so they
+/// may contain neither.
 pub fn is_name(text: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
     (1..=ID_CHARS_MAX).contains(&text.len()) && text.bytes().all(plain)
 }
 
-/// What [`is_name`] asks for, in words.
-pub const NAME_EXPECTED: &str = "expected 1 to 64 of the letters a-z and A-Z, digits, '.', '-' and '_'";
+/// What [`is_name`] accepts, in words.
+pub const NAME_EXPECTED: &str = "expected 1 to 64 letters a-z or A-Z, digits, '.', '-' or '_'";
 
 /// Reads a document.
 pub fn parse(text: &str) -> Result<Document, Refused> {
@@ -79,7 +81,7 @@ pub fn parse(text: &str) -> Result<Document, Refused> {
 fn rule(value: &Json, place: &Place) -> Result<Rule, Refused> {
     place.check_members(value, &RULE_MEMBERS)?;
     let needed = |name: &str| {
-        let missing = || place.member(name).refuse("it is missing");
+        let missing = || place.member(name).refuse("missing");
         value.get(name).map_or_else(missing, |found| Ok((found, place.member(name))))
     };
     let (id, id_place) = needed("id")?;
@@ -90,7 +92,7 @@ fn rule(value: &Json, place: &Place) -> Result<Rule, Refused> {
     let (when, when_place) = needed("when")?;
     let when = conditions(when, &when_place)?;
     if effect == Outcome::Allow && when.only_untrusted_mutations() {
-        return effect_place.refuse("a mutation on the word of an untrusted source is always denied");
+        return effect_place.refuse("a mutation from an untrusted source is always denied");
     }
     let text = |name: &str, max| value.get(name).map(|found| place.member(name).text(found, max)).transpose();
     Ok(Rule {
@@ -104,7 +106,7 @@ fn rule(value: &Json, place: &Place) -> Result<Rule, Refused> {
     })
 }
 
-/// A member that another effect would ignore is refused.
+/// Rejects a member that the rule's effect would ignore.
 fn only_with(
     effect: Outcome,
     needed: Outcome,
@@ -113,7 +115,7 @@ fn only_with(
     place: &Place,
 ) -> Result<(), Refused> {
     if value.get(member).is_some() && effect != needed {
-        return place.member(member).refuse(format!("only a rule whose effect is {needed} has it"));
+        return place.member(member).refuse(format!("only allowed with effect {needed}"));
     }
     Ok(())
 }
@@ -127,7 +129,7 @@ fn redact_fields(value: &Json, effect: Outcome, place: &Place) -> Result<Vec<Str
         }
         Some(_) => here.refuse("expected an array of names"),
         None if effect == Outcome::Redact => {
-            here.refuse("it is missing: a redact rule says what to leave out")
+            here.refuse("missing: a redact rule must name the fields to leave out")
         }
         None => Ok(Vec::new()),
     }
@@ -142,7 +144,7 @@ mod tests {
         parse(text).expect_err(text).to_string()
     }
 
-    /// A document whose second rule has these members.
+    /// A document whose second rule has exactly these members.
     fn second(members: &str) -> String {
         format!(r#"{{"rules":[{{"id":"first","effect":"deny","when":{{}}}},{{{members}}}]}}"#)
     }
@@ -165,9 +167,9 @@ mod tests {
         }
         let long = "x".repeat(GLOB_CHARS_MAX + 1);
         for (members, place) in [
-            (r#""effect":"deny","when":{}"#.to_owned(), ".id: it is missing"),
-            (r#""id":"r","when":{}"#.to_owned(), ".effect: it is missing"),
-            (r#""id":"r","effect":"deny""#.to_owned(), ".when: it is missing"),
+            (r#""effect":"deny","when":{}"#.to_owned(), ".id: missing"),
+            (r#""id":"r","when":{}"#.to_owned(), ".effect: missing"),
+            (r#""id":"r","effect":"deny""#.to_owned(), ".when: missing"),
             (r#""id":"first","effect":"deny","when":{}"#.to_owned(), ".id: duplicate rule id"),
             (r#""id":"a,b","effect":"deny","when":{}"#.to_owned(), ".id: "),
             (r#""id":"a/b","effect":"deny","when":{}"#.to_owned(), ".id: "),
@@ -184,7 +186,7 @@ mod tests {
             (r#""id":"r","effect":"deny","when":{},"approver_group":"g""#.to_owned(), ".approver_group: only"),
             (r#""id":"r","effect":"require_approval","when":{},"approver_group":"""#.to_owned(), ".approver_group: "),
             (r#""id":"r","effect":"deny","when":{},"redact_fields":["f"]"#.to_owned(), ".redact_fields: only"),
-            (r#""id":"r","effect":"redact","when":{}"#.to_owned(), ".redact_fields: it is missing"),
+            (r#""id":"r","effect":"redact","when":{}"#.to_owned(), ".redact_fields: missing"),
             (r#""id":"r","effect":"redact","when":{},"redact_fields":[]"#.to_owned(), ".redact_fields: "),
             (r#""id":"r","effect":"redact","when":{},"redact_fields":"f""#.to_owned(), ".redact_fields: "),
             (r#""id":"r","effect":"redact","when":{},"redact_fields":["f",""]"#.to_owned(), ".redact_fields[1]: "),
@@ -206,7 +208,7 @@ mod tests {
             let rule = |number: usize| format!(r#"{{"id":"r{number}","effect":"deny","when":{{}}}}"#);
             format!(r#"{{"rules":[{}]}}"#, (0..count).map(rule).collect::<Vec<_>>().join(","))
         };
-        assert_eq!(parse(&rules(RULES_MAX)).expect("as many as may be").rules.len(), RULES_MAX);
+        assert_eq!(parse(&rules(RULES_MAX)).expect("at the limit").rules.len(), RULES_MAX);
         assert!(refused(&rules(RULES_MAX + 1)).starts_with("rules: "));
         let fill = |bytes: usize| {
             let text = rules(1);
@@ -218,9 +220,9 @@ mod tests {
 
     #[test]
     fn white_space_and_order_do_not_change_the_canonical_hash() {
-        let one = parse(r#"{"rules":[{"id":"r","effect":"deny","when":{}}]}"#).expect("right");
+        let one = parse(r#"{"rules":[{"id":"r","effect":"deny","when":{}}]}"#).expect("valid");
         let other =
-            parse("{ \"rules\": [{\"when\":{},\n\"effect\":\"deny\",\"id\":\"r\"}] }").expect("right");
+            parse("{ \"rules\": [{\"when\":{},\n\"effect\":\"deny\",\"id\":\"r\"}] }").expect("valid");
         assert_eq!(one.sha256, other.sha256);
     }
 }

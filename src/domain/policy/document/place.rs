@@ -1,16 +1,16 @@
-//! Where in a document something stands, and the refusal of what is wrong there.
+//! Locations in a document, and the errors that name them.
 
 use std::fmt;
 
 use super::ITEMS_MAX;
 use crate::domain::json::Json;
 
-/// Why a document is not accepted.
+/// Why a document is rejected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refused {
-    /// Where: `rules[3].when.source_trust`; empty for the document itself.
+    /// Where, such as `rules[3].when.source_trust`; empty for the document itself.
     pub place: String,
-    /// What is wrong, and what is expected.
+    /// What is wrong, and what was expected.
     pub what: String,
 }
 
@@ -25,11 +25,11 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// Where the reader stands.
+/// A location in the document.
 pub(super) struct Place(String);
 
 impl Place {
-    /// At the document itself.
+    /// The document itself.
     pub(super) fn document() -> Self {
         Place(String::new())
     }
@@ -43,7 +43,7 @@ impl Place {
         Place(format!("{}[{index}]", self.0))
     }
 
-    /// A member that may have any name, and so is quoted.
+    /// A member that may have any name, and is therefore quoted.
     pub(super) fn quoted(&self, name: &str) -> Place {
         Place(format!("{}[{name:?}]", self.0))
     }
@@ -52,7 +52,7 @@ impl Place {
         Err(Refused { place: self.0.clone(), what: what.into() })
     }
 
-    /// The value is an object, and every member of it is known.
+    /// Requires an object with no members other than `known`.
     pub(super) fn check_members(&self, value: &Json, known: &[&str]) -> Result<(), Refused> {
         let Json::Object(members) = value else { return self.refuse("expected an object") };
         match members.iter().find(|(name, _)| !known.contains(&name.as_str())) {
@@ -63,16 +63,16 @@ impl Place {
         }
     }
 
-    /// A text of 1 to `max` characters, and no control characters.
+    /// A non-blank string of at most `max` characters, without control characters.
     pub(super) fn text(&self, value: &Json, max: usize) -> Result<String, Refused> {
-        let text = value.as_str().map_or_else(|| self.refuse("expected a text"), Ok)?;
+        let text = value.as_str().map_or_else(|| self.refuse("expected a string"), Ok)?;
         if text.trim().is_empty() || text.chars().count() > max || text.chars().any(char::is_control) {
             return self.refuse(format!("expected 1 to {max} characters, and no control characters"));
         }
         Ok(text.to_owned())
     }
 
-    /// One value or several, each of them once.
+    /// One value or an array of distinct values.
     pub(super) fn alternatives<T: PartialEq>(
         &self,
         value: &Json,
@@ -80,7 +80,7 @@ impl Place {
     ) -> Result<Vec<T>, Refused> {
         let Json::Array(items) = value else { return Ok(vec![read(self, value)?]) };
         if items.is_empty() || items.len() > ITEMS_MAX {
-            return self.refuse(format!("expected one value or 1 to {ITEMS_MAX} of them"));
+            return self.refuse(format!("expected one value or an array of 1 to {ITEMS_MAX}"));
         }
         let mut found = Vec::with_capacity(items.len());
         for (index, item) in items.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Reading when a rule applies.
+//! Reading a rule's conditions.
 
 use super::place::{Place, Refused};
 use super::{ITEMS_MAX, NAME_CHARS_MAX};
@@ -67,7 +67,7 @@ fn trust(place: &Place, value: &Json) -> Result<TrustLevel, Refused> {
     value.as_str().and_then(TrustLevel::parse).map_or_else(unknown, Ok)
 }
 
-/// Else a caller could evade a rule on what is unknown by a word that nobody knows.
+/// Otherwise a caller could evade a rule on `unknown` by sending an unrecognised word.
 fn with_unrecognized(mut levels: Vec<TrustLevel>) -> Vec<TrustLevel> {
     if levels.contains(&TrustLevel::Unknown) {
         levels.push(TrustLevel::Unrecognized);
@@ -90,14 +90,14 @@ fn parameters(value: &Json, place: &Place) -> Result<Vec<Parameter>, Refused> {
         let here = place.quoted(name);
         let parameter = Parameter { path: path(name, &here)?, value: value.clone() };
         if found.iter().any(|other| contradict(&parameter, other) || contradict(other, &parameter)) {
-            return here.refuse("another path asks for something else in the same place");
+            return here.refuse("another path requires a different value in the same place");
         }
         found.push(parameter);
     }
     Ok(found)
 }
 
-/// A JSON Pointer (RFC 6901) where it begins with `/`, else the name of a member.
+/// A JSON Pointer (RFC 6901) if it begins with `/`, otherwise the name of a member.
 fn path(text: &str, place: &Place) -> Result<Vec<String>, Refused> {
     if text.is_empty() || text.chars().count() > NAME_CHARS_MAX {
         return place.refuse(format!("a path has 1 to {NAME_CHARS_MAX} characters"));
@@ -106,14 +106,14 @@ fn path(text: &str, place: &Place) -> Result<Vec<String>, Refused> {
     let step = |step: &str| {
         let plain = step.replace("~0", "").replace("~1", "");
         if plain.contains('~') {
-            return place.refuse("in a JSON Pointer, '~' is written ~0 and '/' within a name ~1");
+            return place.refuse("in a JSON Pointer, write '~' as ~0 and '/' within a name as ~1");
         }
         Ok(step.replace("~1", "/").replace("~0", "~"))
     };
     pointer.split('/').map(step).collect()
 }
 
-/// Whether `outer` stands on the way to `inner`, and holds something else there.
+/// Whether `outer` lies on the path to `inner` and requires a different value there.
 fn contradict(outer: &Parameter, inner: &Parameter) -> bool {
     let below = inner.path.strip_prefix(outer.path.as_slice());
     below.is_some_and(|below| at(&outer.value, below) != Some(&inner.value))
