@@ -1,8 +1,9 @@
-//! SQLite: one connection writes, one reads, and nothing else opens the file.
+//! SQLite: one connection writes, one reads, one keeps the write-ahead log short, and what
+//! may take long reads on a connection of its own. Nothing else opens the file.
 //!
-//! [`Store::write`] runs an operation in a transaction that is on disk when it
-//! returns; [`Store::read`] runs one on a consistent view. The functions that take
-//! a [`Tx`] or a `Connection` stand one file a table.
+//! [`Store::write`] runs an operation in a transaction that is on disk when it returns;
+//! [`Store::read`] and [`Store::read_aside`] run one on a consistent view. The functions that
+//! take a [`Tx`] or a `Connection` are in one file per table.
 
 pub mod agents;
 pub mod approvals;

@@ -138,21 +138,21 @@ fn run_all(tx: &mut Tx<'_>, batch: &mut [Box<dyn Operation>]) -> Result<bool, Er
     let alone = batch.len() == 1;
     let mut kept = false;
     for job in batch {
-        kept |= run_one(tx, job, alone)?;
+        kept |= run_one(tx, job, alone, kept)?;
     }
     Ok(kept)
 }
 
 /// Runs one operation; one that fails is taken back alone. An operation without
 /// neighbours needs no savepoint: the transaction is its own.
-fn run_one(tx: &mut Tx<'_>, job: &mut Box<dyn Operation>, alone: bool) -> Result<bool, Error> {
+fn run_one(tx: &mut Tx<'_>, job: &mut Box<dyn Operation>, alone: bool, kept: bool) -> Result<bool, Error> {
     let connection = tx.connection;
     let savepoint = |sql| execute(connection, sql).map_err(Error::cannot("set a savepoint"));
     if !alone {
         savepoint("SAVEPOINT operation")?;
     }
     let before = tx.head.clone();
-    let keep = job.run(tx);
+    let keep = job.run(tx, kept);
     if connection.is_autocommit() {
         // SQLite rolls the whole transaction back by itself when the disk is full
         // or fails; what ran before in this batch is gone too.

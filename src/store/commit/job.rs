@@ -8,8 +8,9 @@ use super::tx::Tx;
 
 /// An operation, without its caller's types.
 pub(super) trait Operation: Send {
-    /// Runs it; says whether its savepoint is kept.
-    fn run(&mut self, tx: &mut Tx<'_>) -> bool;
+    /// Runs it, after others of its batch whose work is `kept` or not; says whether its
+    /// savepoint is kept.
+    fn run(&mut self, tx: &mut Tx<'_>, kept: bool) -> bool;
     /// Tells its caller the result, or the failure of the batch.
     fn settle(self: Box<Self>, batch: Result<(), Error>);
 }
@@ -19,12 +20,14 @@ pub(super) struct Job<F, D, T, E> {
     /// `None` once it has run.
     operation: Option<F>,
     result: Option<Result<T, E>>,
+    /// It ran after others of its batch, and may have seen what they wrote.
+    saw_others: bool,
     done: D,
 }
 
 impl<F, D, T, E> Job<F, D, T, E> {
     pub(super) fn new(operation: F, done: D) -> Self {
-        Job { operation: Some(operation), result: None, done }
+        Job { operation: Some(operation), result: None, saw_others: false, done }
     }
 }
 
@@ -35,7 +38,8 @@ where
     T: Send,
     E: From<Error> + Send,
 {
-    fn run(&mut self, tx: &mut Tx<'_>) -> bool {
+    fn run(&mut self, tx: &mut Tx<'_>, kept: bool) -> bool {
+        self.saw_others = kept;
         let operation = self.operation.take().expect("an operation runs once");
         let ran = catch_unwind(AssertUnwindSafe(|| operation(tx)));
         let result = ran.unwrap_or_else(|_| Err(Error::Panicked.into()));
@@ -45,12 +49,12 @@ where
     }
 
     fn settle(self: Box<Self>, batch: Result<(), Error>) {
-        let Job { result, done, .. } = *self;
+        let Job { result, saw_others, done, .. } = *self;
         done(match (batch, result) {
             (Ok(()), Some(result)) => result,
             (Ok(()), None) => Err(Error::Closed.into()),
-            // What failed by itself keeps its own, more telling error.
-            (Err(_), Some(Err(own))) => Err(own),
+            // Its own error tells more, unless it rests on rows that were never committed.
+            (Err(_), Some(Err(own))) if !saw_others => Err(own),
             (Err(error), _) => Err(error.into()),
         });
     }

@@ -166,11 +166,14 @@ fn a_failed_commit_fails_every_operation_and_keeps_the_head() {
         let made = made();
         made.append("a").expect("written");
         made.failures.store(failures, Ordering::SeqCst);
-        let results = made.in_one_batch(vec![|tx| append(tx, "b"), append_and_fail, |tx| append(tx, "c")]);
+        let results = made
+            .in_one_batch(vec![append_and_fail, |tx| append(tx, "b"), append_and_fail, |tx| append(tx, "c")]);
         assert_eq!(made.failures.load(Ordering::SeqCst), 0, "the commits failed");
-        assert!(matches!(&results[0], Err(Error::Sqlite { doing: "commit", .. })), "{:?}", results[0]);
-        assert!(matches!(&results[1], Err(Error::Corrupt(_))), "its own error is more telling");
-        assert!(matches!(&results[2], Err(Error::Sqlite { doing: "commit", .. })));
+        assert!(matches!(&results[0], Err(Error::Corrupt(_))), "its own error is more telling");
+        for result in &results[1..] {
+            // The third one saw the second one's row, which nobody has written.
+            assert!(matches!(result, Err(Error::Sqlite { doing: "commit", .. })), "{result:?}");
+        }
         assert_eq!(made.chain(), ["a"]);
         assert_eq!(made.append("d").expect("written"), 2);
         assert_eq!(made.chain(), ["a", "d"]);
@@ -285,7 +288,7 @@ struct Bomb<P> {
 }
 
 impl<P: Send + 'static> Operation for Bomb<P> {
-    fn run(&mut self, _: &mut Tx<'_>) -> bool {
+    fn run(&mut self, _: &mut Tx<'_>, _: bool) -> bool {
         let other = self.other.clone();
         self.made.write_then(|tx| append(tx, "b"), move |result| other.send(result).expect("awaited"));
         panic_any((self.payload)())
