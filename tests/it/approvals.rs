@@ -731,6 +731,25 @@ fn contains(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
+/// The clock was far ahead for a moment, and the call of a live approval was taken out.
+#[test]
+fn an_approval_whose_call_is_gone_is_a_conflict_and_not_a_failure_to_try_again() {
+    let home = Home::new();
+    let gateway = home.start();
+    let agent = gateway.agent("a");
+    let (waiting, approved) = (id(&gateway, &agent), in_state(&gateway, &agent, "APPROVED"));
+    assert_eq!(gateway.stop(), 0);
+    home.sql("UPDATE approvals SET tool_call = NULL");
+    let gateway = home.start();
+    for (id, verb, reason) in
+        [(&waiting, "approve", "approval_expired"), (&approved, "consume", "consume_not_consumable")]
+    {
+        let answer = change(&gateway, id, verb);
+        assert_failure(&answer, 409, "Conflict");
+        assert_eq!(answer.body["details"]["reason"], reason, "{answer:?}");
+    }
+}
+
 #[test]
 fn a_call_that_nobody_needs_any_more_leaves_the_file() {
     let home = Home::new();

@@ -129,7 +129,7 @@ fn decide(
             return Ok(Err(refused));
         }
         case.check_seen(&approver)?;
-        let call = case.call(tx)?;
+        let call = case.call(tx, "approval_expired")?;
         let (user_id, reason) = (approver.user_id.as_str(), approver.reason.as_deref());
         let decided = Decided { status, approver_user_id: user_id, reason };
         approvals::set_decided(tx, &case.approval.id, &decided, case.now)?;
@@ -186,7 +186,7 @@ pub fn consume(gateway: &Gateway, who: Who, id: &str, claim: Option<Hash>) -> Re
         if let Some(refused) = case.refused(tx, Change::Consume { claim, agent_is_active })? {
             return Ok(Err(refused));
         }
-        let call = case.call(tx)?;
+        let call = case.call(tx, "consume_not_consumable")?;
         approvals::set_consumed(tx, &case.approval.id, claim, case.now)?;
         let action_hash = case.approval.action_hash;
         let event_type = EventType::ApprovalConsumed;
@@ -265,11 +265,19 @@ impl Case {
         })
     }
 
-    /// The frozen call, which is kept for as long as the approval can change.
-    fn call(&self, tx: &Tx<'_>) -> Result<ToolCall, Error> {
-        let text = frozen_call(tx.connection(), &self.approval)?;
-        let call = text.and_then(|text| ToolCall::from_canonical(text.as_bytes()));
-        call.ok_or_else(|| disagrees(&self.approval, "has no call"))
+    /// The frozen call, which is kept for as long as the approval can change; `gone` is the
+    /// reason of the conflict where it is not.
+    fn call(&self, tx: &Tx<'_>, gone: &'static str) -> Result<ToolCall, Error> {
+        let Some(text) = frozen_call(tx.connection(), &self.approval)? else {
+            // Only a clock that was ahead for a while blanks the call of a live approval.
+            return Err(Error::Conflict {
+                message: "the call of this approval is no longer kept: it had expired by the gateway's clock"
+                    .to_owned(),
+                reason: gone,
+            });
+        };
+        let call = ToolCall::from_canonical(text.as_bytes());
+        call.ok_or_else(|| disagrees(&self.approval, "has a call that cannot be read"))
     }
 }
 
