@@ -127,7 +127,7 @@ find_programs() {
         aegis-verify-receipts; do
         ! command -v "$verifier" >/dev/null 2>&1 || return 0
     done
-    fail 2 'aegis-verify-receipts is not found; give its path with --verifier'
+    fail 2 'aegis-verify-receipts is not found; build it: cargo build --release; or give its path with --verifier'
 }
 
 read_token() {

@@ -73,9 +73,10 @@ find_program() {
 find_programs() {
     here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
     command -v curl >/dev/null 2>&1 || fail 2 'curl is needed; install it first'
-    gateway=$(find_program aegis-gateway "$gateway") || fail 2 'aegis-gateway is not found; set AEGIS_GATEWAY'
+    gateway=$(find_program aegis-gateway "$gateway") ||
+        fail 2 'aegis-gateway is not found; build it: cargo build --release; or set AEGIS_GATEWAY to its path'
     verifier=$(find_program aegis-verify-receipts "$verifier") ||
-        fail 2 'aegis-verify-receipts is not found; set AEGIS_VERIFIER'
+        fail 2 'aegis-verify-receipts is not found; build it: cargo build --release; or set AEGIS_VERIFIER to its path'
     [ -f "$here/restore.sh" ] || fail 2 "$here/restore.sh is missing"
 }
 

@@ -490,7 +490,7 @@ check_arguments
 set_names
 if [ "$repair_only" = no ]; then
     verifier=$(find_program aegis-verify-receipts "$verifier") ||
-        fail 2 'aegis-verify-receipts is not found; set AEGIS_VERIFIER to its path'
+        fail 2 'aegis-verify-receipts is not found; build it: cargo build --release; or set AEGIS_VERIFIER to its path'
     if [ "$start" = yes ]; then
         command -v curl >/dev/null 2>&1 || fail 2 'curl is needed for --start; install it first'
     fi
