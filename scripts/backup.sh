@@ -133,7 +133,8 @@ find_programs() {
 read_token() {
     if [ -z "$token" ]; then
         [ -r "$token_file" ] || fail 2 "$token_file cannot be read; give a token's file with --token-file"
-        [ -z "$(find "$token_file" -prune -perm -004)" ] ||
+        # Of a link, as a container mounts a secret, the target counts.
+        [ -z "$(find -H "$token_file" -prune -perm -004)" ] ||
             fail 2 "$token_file can be read by everybody; chmod 600 it"
         IFS= read -r token <"$token_file" || [ -n "$token" ] || fail 2 "$token_file is empty"
     fi

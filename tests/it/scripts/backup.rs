@@ -126,6 +126,19 @@ fn bad_usage_is_status_2_and_takes_no_backup() {
 }
 
 #[test]
+fn of_a_link_to_a_token_the_mode_of_its_target_counts() {
+    let office = Office::new();
+    let (token, link) = (office.home.path("db/admin.token"), office.home.path("token"));
+    std::os::unix::fs::symlink(&token, &link).expect("linked");
+    run(&mut office.backup(&["--token-file", "token"])).assert_status(0);
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o644)).expect("a mode");
+    run(&mut office.backup(&["--token-file", "token"]))
+        .assert_status(2)
+        .assert_says("token can be read by everybody");
+    assert_eq!(office.backups().len(), 1);
+}
+
+#[test]
 fn an_empty_policy_is_refused() {
     let office = Office::new();
     office.touch("auto-20200101T000000Z.db");
