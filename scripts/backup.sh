@@ -22,6 +22,9 @@
 #   --dry-run            take no backup, remove nothing, print a reason for each file
 #   --verbose            say what is done
 #
+# While the gateway answers 503 with Retry-After, as it does during another backup, it is
+# asked again then, six times.
+#
 # Only auto-<UTC time>.db and its .sha256 are ever removed. The newest stays whatever the
 # rules say, backups of other names stay, and so do all manifests: they pin the history.
 #
@@ -173,8 +176,13 @@ clean_up() {
 request() {
     printf 'Authorization: Bearer %s\n' "$token" |
         curl -q --silent --show-error --noproxy '*' --connect-timeout 10 --max-time "$timeout_s" \
-            --header @- --data "{\"filename\":\"$name\"}" --output "$work/answer" --write-out '%{http_code}' \
-            "$url/v1/admin/backup" 2>"$work/error"
+            --header @- --data "{\"filename\":\"$name\"}" --output "$work/answer" --dump-header "$work/head" \
+            --write-out '%{http_code}' "$url/v1/admin/backup" 2>"$work/error"
+}
+
+# The seconds after which the gateway wants to be asked again, if it says so: no more than 99.
+retry_after() {
+    awk 'tolower($1) == "retry-after:" && $2 ~ /^[0-9][0-9]?\r?$/ { print $2 + 0; exit }' "$work/head"
 }
 
 # member NAME: of the gateway's answer
@@ -183,16 +191,21 @@ member() {
 }
 
 take_backup() {
-    attempts=3
+    names_left=2
+    turns_left=6
     while :; do
         name=auto-$(date -u +%Y%m%dT%H%M%SZ).db
         code=$(request) || fail 1 "no backup: $url: $(cat "$work/error")"
-        attempts=$((attempts - 1))
+        wait_s=
+        case $code in
         # Another second, another name.
-        if [ "$code" != 409 ] || [ "$attempts" -eq 0 ]; then
-            break
-        fi
-        sleep 1
+        409) [ "$names_left" -eq 0 ] || { wait_s=1 && names_left=$((names_left - 1)); } ;;
+        # Most often, another backup runs.
+        503) [ "$turns_left" -eq 0 ] || { wait_s=$(retry_after) && turns_left=$((turns_left - 1)); } ;;
+        esac
+        [ -n "$wait_s" ] || break
+        say "$(member message); asking again in $wait_s s"
+        sleep "$wait_s"
     done
     case $code in
     200 | 201) ;;

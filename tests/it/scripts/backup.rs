@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use super::super::support::{Gateway, Home, verified};
 use super::{Fault, Faults, decide, names, run, script};
@@ -86,19 +86,61 @@ fn a_gateway_that_is_not_there_or_refuses_is_status_1() {
 #[test]
 fn a_full_disk_of_the_gateway_is_status_7() {
     let office = Office::new();
+    let (url, server) = stub(vec!["507 x\r\n"; 1]);
+    run(&mut office.backup(&["--url", &url])).assert_status(7).assert_says("because");
+    assert_eq!(server.join().expect("served"), 1);
+}
+
+/// A gateway that gives these answers, each a status line's rest and headers, and then no
+/// more; ends with how many were asked for.
+fn stub(answers: Vec<&'static str>) -> (String, JoinHandle<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("a port");
-    let server = thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a client");
-        assert!(stream.read(&mut [0; 4096]).expect("a request") > 0);
-        let body = "{\"message\":\"not enough room\"}";
-        write!(stream, "HTTP/1.1 507 x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
-            .expect("sent");
-    });
-    run(&mut office.backup(&["--url", &format!("http://{address}")]))
-        .assert_status(7)
-        .assert_says("not enough room");
-    server.join().expect("served");
+    let url = format!("http://{}", listener.local_addr().expect("a port"));
+    let serve = move || {
+        for answer in &answers {
+            let (mut stream, _) = listener.accept().expect("a client");
+            assert!(stream.read(&mut [0; 4096]).expect("a request") > 0);
+            let body = "{\"message\":\"because\"}";
+            let length = body.len();
+            let head = format!("HTTP/1.1 {answer}Content-Length: {length}\r\nConnection: close\r\n\r\n");
+            stream.write_all(format!("{head}{body}").as_bytes()).expect("sent");
+        }
+        answers.len()
+    };
+    (url, thread::spawn(serve))
+}
+
+/// A folder of programs in front of the others: `sleep` writes down how long, and does not.
+fn with_patient_sleep(office: &Office, mut backup: Command) -> Command {
+    let tools = office.home.path("tools");
+    fs::create_dir_all(&tools).expect("a folder");
+    fs::write(tools.join("sleep"), "#!/bin/sh\necho \"$1\" >>\"${0%/*}/slept\"\n").expect("written");
+    fs::set_permissions(tools.join("sleep"), fs::Permissions::from_mode(0o755)).expect("a mode");
+    backup.env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", tools.display()));
+    backup
+}
+
+#[test]
+fn a_busy_gateway_is_asked_again_when_it_says_and_no_more_than_six_times() {
+    for (answers, status, slept) in [
+        (vec!["503 x\r\nRetry-After: 5\r\n", "503 x\r\nretry-after: 0\r\n", "507 x\r\n"], 7, "5 0"),
+        (vec!["503 x\r\nRetry-After: 3\r\n"; 7], 1, "3 3 3 3 3 3"),
+        (vec!["409 x\r\n", "503 x\r\nRetry-After: 08\r\n", "409 x\r\n", "409 x\r\n"], 1, "1 8 1"),
+        // Not said, too long, or a date.
+        (vec!["503 x\r\n"], 1, ""),
+        (vec!["503 x\r\nRetry-After: 100\r\n"], 1, ""),
+        (vec!["503 x\r\nRetry-After: Fri, 31 Dec 1999 23:59:59 GMT\r\n"], 1, ""),
+    ] {
+        let office = Office::new();
+        let asked = answers.len();
+        let (url, server) = stub(answers);
+        run(&mut with_patient_sleep(&office, office.backup(&["--url", &url])))
+            .assert_status(status)
+            .assert_says("because");
+        assert_eq!(server.join().expect("served"), asked);
+        let written = fs::read_to_string(office.home.path("tools/slept")).unwrap_or_default();
+        assert_eq!(written.lines().collect::<Vec<_>>().join(" "), slept);
+    }
 }
 
 #[test]
