@@ -93,12 +93,20 @@ parse() {
     done
 }
 
+# number OPTION TEXT: without leading zeros, which arithmetic would take for octal
+number() {
+    case $2 in
+    '' | *[!0-9]* | ???????*) fail 2 "$1 $2: expected a whole number below 1000000" ;;
+    esac
+    printf '%s\n' "$2" | sed 's/^0*\(.\)/\1/'
+}
+
 check_policy() {
-    for count in "$keep_last" "$keep_daily" "$keep_weekly" "$keep_monthly" "$timeout_s"; do
-        case $count in
-        '' | *[!0-9]* | ???????*) fail 2 "'$count' is not a whole number below 1000000" ;;
-        esac
-    done
+    timeout_s=$(number --timeout "$timeout_s")
+    keep_last=$(number --keep-last "$keep_last")
+    keep_daily=$(number --keep-daily "$keep_daily")
+    keep_weekly=$(number --keep-weekly "$keep_weekly")
+    keep_monthly=$(number --keep-monthly "$keep_monthly")
     case $prune in
     yes | no) ;;
     *) fail 2 "AEGIS_PRUNE=$prune: expected yes or no" ;;
@@ -306,6 +314,7 @@ prune_backups() {
 }
 
 parse "$@"
+url=${url%/}
 check_policy
 check_folder
 trap clean_up EXIT

@@ -9,6 +9,7 @@
 set -eu
 
 url=${AEGIS_URL:-http://127.0.0.1:8080}
+url=${url%/}
 
 fail() {
     printf 'demo.sh: %s\n' "$2" >&2

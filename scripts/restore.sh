@@ -92,10 +92,16 @@ absolute() {
     printf '%s/%s' "${folder%/}" "$(basename -- "$1")"
 }
 
-check_arguments() {
-    case $ready_max_s in
-    '' | *[!0-9]* | ???????*) fail 2 "--ready-max $ready_max_s: expected seconds" ;;
+# number OPTION TEXT: without leading zeros, which arithmetic would take for octal
+number() {
+    case $2 in
+    '' | *[!0-9]* | ???????*) fail 2 "$1 $2: expected a whole number below 1000000" ;;
     esac
+    printf '%s\n' "$2" | sed 's/^0*\(.\)/\1/'
+}
+
+check_arguments() {
+    ready_max_s=$(number --ready-max "$ready_max_s")
     # The gateway follows a link to the database; so do we.
     if [ -L "$db" ]; then
         db=$(readlink -f -- "$db") || fail 2 "$db is a link that leads nowhere"

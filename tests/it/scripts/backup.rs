@@ -63,6 +63,14 @@ fn a_backup_is_taken_proven_and_silent() {
 }
 
 #[test]
+fn an_address_may_end_with_a_slash() {
+    let office = Office::new();
+    let url = format!("http://{}/", office.gateway.address());
+    run(&mut office.backup(&["--url", &url])).assert_status(0);
+    assert_eq!(office.backups().len(), 1);
+}
+
+#[test]
 fn two_backups_within_a_second_get_two_names() {
     let office = Office::new();
     run(&mut office.backup(&["--verbose"])).assert_status(0).assert_says("took ");
@@ -154,6 +162,7 @@ fn bad_usage_is_status_2_and_takes_no_backup() {
         &["--keep-last"],
         &["--prune", "--keep-last", "some"],
         &["--prune", "--keep-last", "-1"],
+        &["--timeout", "1h"],
         &["--keep-last", "3"],
         &["--token-file", "none"],
         &["--token-file", "open.token"],
@@ -335,6 +344,8 @@ fn pruning_keeps_what_a_rule_keeps_and_says_why() {
     for (rules, kept) in [
         (&["--keep-last", "1"][..], &[0][..]),
         (&["--keep-last", "3"], &[0, 1, 2]),
+        (&["--keep-last", "08"], &[0, 1, 2, 3, 4, 5, 6, 7]),
+        (&["--keep-last", "0010"], &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
         (&["--keep-daily", "2"], &[0, 2]),
         (&["--keep-daily", "4"], &[0, 2, 4, 5]),
         (&["--keep-weekly", "3"], &[0, 2, 5]),

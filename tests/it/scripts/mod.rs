@@ -2,6 +2,7 @@
 //! when a step fails, and when it is killed at any of its steps.
 
 mod backup;
+mod demo;
 mod drill;
 mod notify;
 mod restore;

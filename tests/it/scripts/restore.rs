@@ -186,7 +186,7 @@ fn a_restore_is_refused_while_a_gateway_runs_also_without_flock() {
 fn a_gateway_that_does_not_start_puts_everything_back() {
     let disaster = Disaster::new();
     let before = disaster.files();
-    run(&mut disaster.restore(&["--start", "false"]))
+    run(&mut disaster.restore(&["--ready-max", "09", "--start", "false"]))
         .assert_status(1)
         .assert_says("'false' ended with 1")
         .assert_says("all is as before");
