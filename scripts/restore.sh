@@ -330,11 +330,15 @@ finish() {
     sync_paths "$db" "$db_folder"
     if [ -d "$old" ] && ! rmdir -- "$old" 2>/dev/null; then
         aside=$(free_name bad)
+        # For the run after a kill. Where there is no room for it, the restore still stands.
+        printf '%s\n' "$aside" 2>/dev/null >"$work/aside" || :
         mv -- "$old" "$aside"
-        say "the old database is in $aside; keep it until the restore is confirmed"
+    else
+        aside=$(cat -- "$work/aside" 2>/dev/null) || aside=
     fi
     # From here on there is nothing to put back, and what is left is the next run's to clear.
     phase=restored
+    [ ! -d "$aside" ] || say "the old database is in $aside; keep it until the restore is confirmed" || :
     sync_paths "$db_folder" || :
     dispose_of_work || say "$work could not be removed" >&2
 }

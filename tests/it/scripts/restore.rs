@@ -464,11 +464,17 @@ impl Ground {
     }
 
     /// Does the fault at every step in turn; returns how many there are.
-    fn at_every_step(&self, fault: Fault, more: &[&str], check: impl Fn(u32, &Ran)) -> u32 {
+    fn at_every_step(&self, fault: Fault, more: &[&str], check: impl FnMut(u32, &Ran)) -> u32 {
         self.at_every_step_from(1, fault, more, check)
     }
 
-    fn at_every_step_from(&self, first: u32, fault: Fault, more: &[&str], check: impl Fn(u32, &Ran)) -> u32 {
+    fn at_every_step_from(
+        &self,
+        first: u32,
+        fault: Fault,
+        more: &[&str],
+        mut check: impl FnMut(u32, &Ran),
+    ) -> u32 {
         for step in first.. {
             self.reset();
             let Some(ran) = self.faults.run_with(fault, step, &mut self.restore(more)) else {
@@ -510,6 +516,26 @@ fn killed_at_any_step_of_putting_back_a_restore_is_repaired_by_one_command() {
             );
         });
         assert!(steps >= 20, "{steps}");
+    }
+}
+
+#[test]
+fn whoever_finishes_a_killed_restore_says_where_the_old_database_is() {
+    let ground = Ground::new();
+    for fault in [Fault::KillBefore, Fault::KillAfter] {
+        let mut finished = 0;
+        ground.at_every_step_from(PREPARED, fault, &[], |step, ran| {
+            let repaired = run(&mut script(&ground.home, "restore.sh", &["--repair"]));
+            let said = format!("{}{}", ran.out, repaired.assert_status(0).out);
+            let bad = names(&ground.home.path("db")).into_iter().find(|name| name.contains(".bad-"));
+            if let Some(bad) = bad {
+                let bad = ground.home.path("db").join(bad);
+                let words = format!("the old database is in {};", bad.display());
+                assert!(said.contains(&words), "{fault:?} {step}: {said}");
+                finished += 1;
+            }
+        });
+        assert!(finished >= 5, "{finished}");
     }
 }
 
