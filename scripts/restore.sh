@@ -15,7 +15,7 @@
 #                       foreground or through a service manager. It must become ready and
 #                       hold the backup's head; else it is stopped and all is put back.
 #   --repair            finish, or undo, what a killed run left; then stop
-#   AEGIS_VERIFIER      the verifier    beside this script, target/release, PATH
+#   AEGIS_VERIFIER, AEGIS_GATEWAY       the programs: beside this script, target/release, PATH
 #
 # At every moment PATH is the old database, or the new one, or an empty file on which no
 # gateway starts. What a kill left is in PATH.restoring; --repair, or the next run, brings
@@ -32,6 +32,11 @@ export LC_ALL
 
 db=${AEGIS_DB_PATH:-db/aegisagent.db}
 verifier=${AEGIS_VERIFIER:-}
+gateway=${AEGIS_GATEWAY:-}
+# The settings of the scripts are none of the gateway's that is started here: it would warn
+# of each.
+unset AEGIS_VERIFIER AEGIS_GATEWAY AEGIS_URL AEGIS_TOKEN AEGIS_TOKEN_FILE AEGIS_BACKUP_TIMEOUT AEGIS_COPY_OFF \
+    AEGIS_PRUNE AEGIS_KEEP_LAST AEGIS_KEEP_DAILY AEGIS_KEEP_WEEKLY AEGIS_KEEP_MONTHLY AEGIS_RECOVER_MAX
 backup=
 own_manifest=needed
 repair_only=no
@@ -171,7 +176,7 @@ is_free_without_flock() {
         asked=yes
         if fuser "$db" "$lock" >/dev/null 2>&1; then return 1; fi
     fi
-    if gateway=$(find_program aegis-gateway "${AEGIS_GATEWAY:-}"); then
+    if gateway=$(find_program aegis-gateway "$gateway"); then
         asked=yes
         if AEGIS_DB_PATH=$db AEGIS_BIND_ADDR=127.0.0.1:0 "$gateway" healthcheck >/dev/null 2>&1; then
             return 1

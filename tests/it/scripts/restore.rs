@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::super::support::{GATEWAY, Gateway, Home, decision_ids, verified, wait_until};
-use super::{Fault, Faults, Ran, decide, mode, names, run, script};
+use super::{Fault, Faults, Ran, decide, mode, names, run, script, source_of};
 
 const BACKUP: &str = "backups/before.db";
 /// A step before the new database has its name; the ones before are the same whether a
@@ -105,6 +105,32 @@ fn a_restore_starts_the_gateway_on_what_the_backup_held() {
     assert_eq!(mode(&disaster.home.database()), 0o600);
     assert!(disaster.folders("restoring").is_empty());
     assert!(disaster.home.beside(".lock").exists(), "the running gateway's lock stays");
+}
+
+#[test]
+fn the_scripts_own_settings_do_not_reach_the_gateway_that_is_started() {
+    let disaster = Disaster::new();
+    let help = disaster.home.command(&["--help"]).output().expect("help").stdout;
+    let help = String::from_utf8(help).expect("text");
+    let words = start("");
+    let mut restore = disaster.restore(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut set = 0;
+    for name in ["backup.sh", "drill.sh", "restore.sh"] {
+        let text = fs::read_to_string(source_of(name)).expect("a script");
+        for setting in text.split("${").filter_map(|rest| rest.split_once(":-")).map(|(name, _)| name) {
+            // The two programs are set already, and needed.
+            let is_own = setting.starts_with("AEGIS_") && !help.contains(setting);
+            if is_own && !matches!(setting, "AEGIS_VERIFIER" | "AEGIS_GATEWAY") {
+                restore.env(setting, "x");
+                set += 1;
+            }
+        }
+    }
+    assert!(set >= 10, "{set}");
+    run(&mut restore).assert_status(0);
+    let _left = Left::behind(&disaster.home);
+    let log = fs::read_to_string(disaster.home.path("log")).expect("a log");
+    assert!(!log.contains("is not a setting"), "{log}");
 }
 
 #[test]
