@@ -19,7 +19,7 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::entropy;
 use crate::store::error::{Error, Refusal};
-use crate::store::guard::{self, Layout, Lock, LockState, LogPlan};
+use crate::store::guard::{self, Layout, Lock, LockState, LogPlan, WalChoice};
 use crate::store::{connection, files, migrate};
 
 use super::database::{self, Extent};
@@ -143,7 +143,7 @@ fn open_database(path: &Path, policy: WalPolicy, reading: Reading) -> Result<Dat
         LockState::Shared(lock) => Some(lock),
         LockState::Absent => None,
     };
-    let plan = plan(&layout, policy)?;
+    let plan = plan(&layout, policy).map_err(|refusal| undecidable(ways_out(&layout, refusal, reading)))?;
     let found = fingerprint(&layout).map_err(unreadable)?;
     let as_found = Some((layout.database.clone(), layout.wal.clone(), found));
     let ((connection, copy), alone) = match plan {
@@ -171,14 +171,30 @@ fn is_rollback(path: &Path) -> io::Result<bool> {
     Ok(guard::header::DatabaseHeader::parse(&header).is_rollback())
 }
 
-fn plan(layout: &Layout, policy: WalPolicy) -> Result<LogPlan, SourceError> {
+fn plan(layout: &Layout, policy: WalPolicy) -> Result<LogPlan, Refusal> {
     let judged = guard::judge(layout, None).map(|judgement| judgement.log);
     match (judged, policy) {
         (Ok(LogPlan::Nothing), _) => Ok(LogPlan::Nothing),
         (Ok(_) | Err(_), WalPolicy::Replay) => Ok(LogPlan::Replay),
         (Ok(_) | Err(_), WalPolicy::Ignore) => Ok(LogPlan::SetAside),
-        (judged, WalPolicy::Judge) => judged.map_err(undecidable),
+        (judged, WalPolicy::Judge) => judged,
     }
+}
+
+/// Where the guard doubts a log's owner, it names the settings of a start; whoever verifies
+/// has options. It is that doubt where a choice would have ended it.
+fn ways_out(layout: &Layout, refusal: Refusal, reading: Reading) -> Refusal {
+    let log = guard::wal::read(&layout.wal).ok().flatten();
+    let choice = log.map(|log| WalChoice { replay: true, log_id: log.id });
+    if choice.is_none() || guard::judge(layout, choice).is_err() {
+        return refusal;
+    }
+    refusal.with_remedy(match reading {
+        Reading::Whole => {
+            "put the right file back, or use --wal replay to count the log or --wal ignore to leave it out"
+        }
+        Reading::Part => "put the right file back, or take its log away",
+    })
 }
 
 fn open_with_log(layout: &Layout) -> Result<(Connection, Option<TemporaryFolder>), SourceError> {

@@ -325,6 +325,9 @@ fn a_log_that_does_not_belong_is_not_counted_and_one_in_doubt_is_not_guessed_at(
     assert_eq!(code(&output), 3, "{output:?}");
     assert_eq!(String::from_utf8_lossy(&output.stderr).lines().count(), 1, "{output:?}");
     assert!(output.stdout.is_empty(), "half a report: {output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("--wal replay") && said.contains("--wal ignore"), "its own options: {said}");
+    assert!(!said.contains("AEGIS_"), "no setting of a start: {said}");
     // Unless somebody says.
     assert_eq!(code(&verify(&["--wal", "ignore", text(&home.database())])), 0);
 
@@ -332,6 +335,15 @@ fn a_log_that_does_not_belong_is_not_counted_and_one_in_doubt_is_not_guessed_at(
     fs::remove_file(home.database()).expect("removed");
     fs::copy(home.path("backups/b.db"), home.database()).expect("copied");
     assert!(home.snapshot("db") == before, "something was touched");
+
+    // The bad file, its log put back beside it.
+    let (bad, log) = (home.path("db/bad"), home.path("db/bad-wal"));
+    fs::rename(home.beside("-wal"), &log).expect("moved");
+    let output = verify(&[text(&bad)]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(code(&output) == 3 && said.contains(text(&log)) && said.contains("--wal replay"), "{said}");
+    let (status, said) = report(&bad, &["--wal", "replay"]);
+    assert_eq!((status, &said["receipts"]), (0, &json!(RECEIPTS + 1)), "{said}");
 }
 
 #[test]
