@@ -30,8 +30,10 @@
 #
 # Exit status: 0 done; 1 no backup: the gateway was not reached or refused; 2 usage, a
 # missing program, folder or token; 3 the backup is there but not proven; 4 the copy off
-# failed; 5 pruning failed; 6 another run is at work; 7 no room on the gateway's disk;
-# 129, 130, 143 a signal. After 1, 2, 3, 4, 6 and 7 nothing was pruned.
+# failed; 5 pruning failed; 6 another run is at work; 7 no room on the gateway's disk; 8 the
+# backup is proven and copied off, but another one in the folder is damaged: move that away,
+# without its manifest; 129, 130, 143 a signal. After 1, 2, 3, 4, 6, 7 and 8 nothing was
+# pruned.
 set -eu
 umask 077
 LC_ALL=C
@@ -228,11 +230,15 @@ prove() {
     for path in "$file" "$file.manifest.json" "$file.sha256"; do
         [ -f "$path" ] || fail 3 "$path is missing: does the gateway write its backups to another folder?"
     done
+    altered=
     if "$verifier" "$file" --require-witness --against "$backup_dir" >"$work/verdict" 2>&1; then
         say "$(cat "$work/verdict")"
         return
     fi
-    fail 3 "$file is not proven; nothing was pruned: $(cat "$work/verdict")"
+    # The damage of an older backup is no reason to be without this one.
+    "$verifier" "$file" --require-witness --path-only --against "$backup_dir" >"$work/alone" 2>&1 ||
+        fail 3 "$file is not proven; nothing was pruned: $(cat "$work/verdict")"
+    altered=$(cat "$work/verdict")
 }
 
 copy_off() {
@@ -334,4 +340,5 @@ make_work_folder
 take_backup
 prove
 copy_off
+[ -z "$altered" ] || fail 8 "$file is proven, but another backup is damaged; nothing was pruned: $altered"
 prune_backups

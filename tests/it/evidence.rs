@@ -975,6 +975,7 @@ fn the_help_says_what_every_exit_status_means() {
         "--expect-head",
         "--json",
         "--table",
+        "--path-only",
         "--wal",
         "--help",
         "--version",

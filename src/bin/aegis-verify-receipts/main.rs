@@ -59,7 +59,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
             None => verify(&database, path, report)?,
             Some(paths) => {
                 let witnesses = load(&database, paths, path)?;
-                verify_against(&database, &witnesses, path, report)?
+                verify_against(&database, &witnesses, arguments, report)?
             }
         },
     };
@@ -116,9 +116,10 @@ fn load(database: &Database, paths: &[std::path::PathBuf], path: &Path) -> Resul
 fn verify_against(
     database: &Database,
     witnesses: &Witnesses,
-    path: &Path,
+    arguments: &Arguments,
     mut report: Report<'_>,
 ) -> Result<io::Result<u8>, Failure> {
+    let path = &arguments.path;
     report.note.clone_from(&database.note);
     let verified: Result<(Summary, witness::Report<'_>), Error> =
         database.verify_against(witnesses, &mut report);
@@ -126,9 +127,12 @@ fn verify_against(
     if database.is_backup {
         witnessed = witnessed.of_backup();
     }
-    let mismatched = witnesses.check_file(path);
     let cannot = |error: io::Error| (UNREADABLE, format!("cannot read {}: {error}", path.display()));
-    witnessed.altered.extend(mismatched.map_err(cannot)?);
+    witnessed.altered.extend(witnesses.check_file(path, &summary).map_err(cannot)?);
+    if !arguments.path_only {
+        let others = witnessed.check_others(path).map_err(cannot)?;
+        witnessed.altered.extend(others);
+    }
     check_as_found(database, path)?;
     Ok(report.finish(summary, Some(&witnessed)))
 }

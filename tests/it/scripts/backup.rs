@@ -223,6 +223,24 @@ fn an_unproven_backup_is_status_3_and_nothing_is_pruned() {
 }
 
 #[test]
+fn a_damaged_backup_beside_the_new_one_is_status_8_and_nothing_is_pruned() {
+    let office = Office::new();
+    office.gateway.backup(&office.home, "older.db");
+    office.touch_old();
+    fs::write(office.home.path("backups/older.db"), "").expect("emptied");
+    let words = ["--copy-off", "touch copied", "--prune", "--keep-last", "1"];
+    run(&mut office.backup(&words))
+        .assert_status(8)
+        .assert_says("is proven")
+        .assert_says("older.db.manifest.json: expected")
+        .assert_says("found \"0 bytes\"");
+    assert!(office.home.path("copied").exists() && office.backups().len() == 2);
+    fs::remove_file(office.home.path("backups/older.db")).expect("moved away");
+    run(&mut office.backup(&words)).assert_status(0);
+    assert_eq!(office.backups().len(), 1);
+}
+
+#[test]
 fn a_backup_that_lies_elsewhere_is_status_3() {
     let office = Office::new();
     fs::create_dir(office.home.path("elsewhere")).expect("a folder");

@@ -419,7 +419,9 @@ fn an_older_backup_is_restored_as_well_as_the_newest() {
     decide(&gateway, "two", 2);
     gateway.backup(&home, "later.db");
     assert_eq!(gateway.stop(), 0);
-    run(&mut script(&home, "restore.sh", &[BACKUP])).assert_status(0);
+    // Also when the newest one is damaged: it is a witness by its manifest all the same.
+    fs::write(home.path("backups/later.db"), "").expect("emptied");
+    run(&mut script(&home, "restore.sh", &[BACKUP])).assert_status(0).assert_says("1 later than this backup");
     assert_eq!(verified(&home.database()), 2);
 }
 
