@@ -7,11 +7,15 @@ use serde_json::{Value, json};
 use crate::domain::signature::Fault;
 use crate::service::Error;
 use crate::store::Error as StoreError;
+use crate::throttle::Throttle;
 
 use super::message::Response;
 
 /// Seconds after which a client may try again.
 const RETRY_AFTER_SECONDS: u64 = 5;
+
+/// While the database fails, every request does.
+static UNAVAILABLE: Throttle = Throttle::new(module_path!());
 
 /// The answer to a failed request.
 pub fn response(error: &Error) -> Response {
@@ -60,7 +64,7 @@ pub fn response(error: &Error) -> Response {
 }
 
 fn unavailable(error: &Error, message: &str, reason: &str) -> Response {
-    log::error!("{error}");
+    UNAVAILABLE.error(error);
     failure_of(503, "ServiceUnavailable", &format!("{message}; the request had no effect"), Some(reason))
 }
 

@@ -29,6 +29,7 @@ use std::thread::{self, JoinHandle};
 use rusqlite::Connection;
 
 use crate::sync::unpoisoned;
+use crate::throttle::Throttle;
 
 use super::error::Error;
 use super::known::{Compiled, Known};
@@ -38,6 +39,8 @@ use super::watch::Watch;
 
 /// Most operations in one transaction: bounds how long the first one waits.
 const BATCH_MAX: usize = 256;
+/// A disk that is full fails one batch after the other.
+static FAILURES: Throttle = Throttle::new(module_path!());
 
 /// The write side of the store.
 pub(crate) struct Committer {
@@ -283,7 +286,7 @@ impl Writer {
             Ok(true) => self.watch.wrote(),
             Ok(false) => {}
             Err(error) => {
-                log::error!("a write transaction failed: {error}");
+                FAILURES.error(format_args!("a write transaction failed: {error}"));
                 self.watch.write_failed(error);
                 self.clean_up();
             }
@@ -344,10 +347,10 @@ impl Writer {
         if !connection.is_autocommit()
             && let Err(error) = execute(connection, "ROLLBACK")
         {
-            log::error!("cannot roll back: {error}");
+            FAILURES.error(format_args!("cannot roll back: {error}"));
         }
         if let Err(error) = self.cover_traces() {
-            log::error!("{error}");
+            FAILURES.error(error);
         }
     }
 
