@@ -22,13 +22,18 @@
 #   --dry-run            take no backup, remove nothing, print a reason for each file
 #   --verbose            say what is done
 #
+# While the gateway answers 503 with Retry-After, as it does during another backup, it is
+# asked again then, six times.
+#
 # Only auto-<UTC time>.db and its .sha256 are ever removed. The newest stays whatever the
 # rules say, backups of other names stay, and so do all manifests: they pin the history.
 #
 # Exit status: 0 done; 1 no backup: the gateway was not reached or refused; 2 usage, a
 # missing program, folder or token; 3 the backup is there but not proven; 4 the copy off
-# failed; 5 pruning failed; 6 another run is at work; 7 no room on the gateway's disk;
-# 129, 130, 143 a signal. After 1, 2, 3, 4, 6 and 7 nothing was pruned.
+# failed; 5 pruning failed; 6 another run is at work; 7 no room on the gateway's disk; 8 the
+# backup is proven and copied off, but another one in the folder is damaged: move that away,
+# without its manifest; 129, 130, 143 a signal. After 1, 2, 3, 4, 6, 7 and 8 nothing was
+# pruned.
 set -eu
 umask 077
 LC_ALL=C
@@ -90,12 +95,20 @@ parse() {
     done
 }
 
+# number OPTION TEXT: without leading zeros, which arithmetic would take for octal
+number() {
+    case $2 in
+    '' | *[!0-9]* | ???????*) fail 2 "$1 $2: expected a whole number below 1000000" ;;
+    esac
+    printf '%s\n' "$2" | sed 's/^0*\(.\)/\1/'
+}
+
 check_policy() {
-    for count in "$keep_last" "$keep_daily" "$keep_weekly" "$keep_monthly" "$timeout_s"; do
-        case $count in
-        '' | *[!0-9]* | ???????*) fail 2 "'$count' is not a whole number below 1000000" ;;
-        esac
-    done
+    timeout_s=$(number --timeout "$timeout_s")
+    keep_last=$(number --keep-last "$keep_last")
+    keep_daily=$(number --keep-daily "$keep_daily")
+    keep_weekly=$(number --keep-weekly "$keep_weekly")
+    keep_monthly=$(number --keep-monthly "$keep_monthly")
     case $prune in
     yes | no) ;;
     *) fail 2 "AEGIS_PRUNE=$prune: expected yes or no" ;;
@@ -127,13 +140,14 @@ find_programs() {
         aegis-verify-receipts; do
         ! command -v "$verifier" >/dev/null 2>&1 || return 0
     done
-    fail 2 'aegis-verify-receipts is not found; give its path with --verifier'
+    fail 2 'aegis-verify-receipts is not found; build it: cargo build --release; or give its path with --verifier'
 }
 
 read_token() {
     if [ -z "$token" ]; then
         [ -r "$token_file" ] || fail 2 "$token_file cannot be read; give a token's file with --token-file"
-        [ -z "$(find "$token_file" -prune -perm -004)" ] ||
+        # Of a link, as a container mounts a secret, the target counts.
+        [ -z "$(find -H "$token_file" -prune -perm -004)" ] ||
             fail 2 "$token_file can be read by everybody; chmod 600 it"
         IFS= read -r token <"$token_file" || [ -n "$token" ] || fail 2 "$token_file is empty"
     fi
@@ -172,8 +186,13 @@ clean_up() {
 request() {
     printf 'Authorization: Bearer %s\n' "$token" |
         curl -q --silent --show-error --noproxy '*' --connect-timeout 10 --max-time "$timeout_s" \
-            --header @- --data "{\"filename\":\"$name\"}" --output "$work/answer" --write-out '%{http_code}' \
-            "$url/v1/admin/backup" 2>"$work/error"
+            --header @- --data "{\"filename\":\"$name\"}" --output "$work/answer" --dump-header "$work/head" \
+            --write-out '%{http_code}' "$url/v1/admin/backup" 2>"$work/error"
+}
+
+# The seconds after which the gateway wants to be asked again, if it says so: no more than 99.
+retry_after() {
+    awk 'tolower($1) == "retry-after:" && $2 ~ /^[0-9][0-9]?\r?$/ { print $2 + 0; exit }' "$work/head"
 }
 
 # member NAME: of the gateway's answer
@@ -182,16 +201,21 @@ member() {
 }
 
 take_backup() {
-    attempts=3
+    names_left=2
+    turns_left=6
     while :; do
         name=auto-$(date -u +%Y%m%dT%H%M%SZ).db
         code=$(request) || fail 1 "no backup: $url: $(cat "$work/error")"
-        attempts=$((attempts - 1))
+        wait_s=
+        case $code in
         # Another second, another name.
-        if [ "$code" != 409 ] || [ "$attempts" -eq 0 ]; then
-            break
-        fi
-        sleep 1
+        409) [ "$names_left" -eq 0 ] || { wait_s=1 && names_left=$((names_left - 1)); } ;;
+        # Most often, another backup runs.
+        503) [ "$turns_left" -eq 0 ] || { wait_s=$(retry_after) && turns_left=$((turns_left - 1)); } ;;
+        esac
+        [ -n "$wait_s" ] || break
+        say "$(member message); asking again in $wait_s s"
+        sleep "$wait_s"
     done
     case $code in
     200 | 201) ;;
@@ -206,11 +230,15 @@ prove() {
     for path in "$file" "$file.manifest.json" "$file.sha256"; do
         [ -f "$path" ] || fail 3 "$path is missing: does the gateway write its backups to another folder?"
     done
+    altered=
     if "$verifier" "$file" --require-witness --against "$backup_dir" >"$work/verdict" 2>&1; then
         say "$(cat "$work/verdict")"
         return
     fi
-    fail 3 "$file is not proven; nothing was pruned: $(cat "$work/verdict")"
+    # The damage of an older backup is no reason to be without this one.
+    "$verifier" "$file" --require-witness --path-only --against "$backup_dir" >"$work/alone" 2>&1 ||
+        fail 3 "$file is not proven; nothing was pruned: $(cat "$work/verdict")"
+    altered=$(cat "$work/verdict")
 }
 
 copy_off() {
@@ -292,6 +320,7 @@ prune_backups() {
 }
 
 parse "$@"
+url=${url%/}
 check_policy
 check_folder
 trap clean_up EXIT
@@ -311,4 +340,5 @@ make_work_folder
 take_backup
 prove
 copy_off
+[ -z "$altered" ] || fail 8 "$file is proven, but another backup is damaged; nothing was pruned: $altered"
 prune_backups

@@ -9,6 +9,7 @@
 set -eu
 
 url=${AEGIS_URL:-http://127.0.0.1:8080}
+url=${url%/}
 
 fail() {
     printf 'demo.sh: %s\n' "$2" >&2
@@ -21,9 +22,19 @@ if [ -z "${ADMIN_TOKEN:-}" ]; then
 fi
 curl -sf "$url/readyz" >/dev/null || fail 2 "no ready gateway at $url"
 
-# post TOKEN PATH JSON
+# post TOKEN PATH JSON: prints the answer
 post() {
-    curl -sf -X POST -H "Authorization: Bearer $1" "$url$2" -d "$3" || fail 1 "POST $2 was refused"
+    answer=$(curl -s -X POST -H "Authorization: Bearer $1" -w '\n%{http_code}' "$url$2" -d "$3") ||
+        fail 1 "POST $2: the gateway at $url does not answer"
+    # The status is the last line.
+    status=${answer##*
+}
+    answer=${answer%
+*}
+    case $status in
+    2??) printf '%s' "$answer" ;;
+    *) fail 1 "POST $2 answers $status: $(printf '%s' "$answer" | sed 's/.*"message":"\([^"]*\)".*/\1/')" ;;
+    esac
 }
 
 # action KEY RISK MUTATES APPROVAL DEFAULT
@@ -39,9 +50,9 @@ tool() {
 
 # agent KEY NAME TIER TEAM: prints its token
 agent() {
-    post "$ADMIN_TOKEN" /v1/agents/register \
-        "{\"agent_key\":\"$1\",\"name\":\"$2\",\"environment\":\"production\",\"risk_tier\":\"$3\",\"owner_team\":\"$4\"}" |
-        sed 's/.*"agent_token":"\([^"]*\)".*/\1/'
+    registered=$(post "$ADMIN_TOKEN" /v1/agents/register \
+        "{\"agent_key\":\"$1\",\"name\":\"$2\",\"environment\":\"production\",\"risk_tier\":\"$3\",\"owner_team\":\"$4\"}")
+    printf '%s' "$registered" | sed 's/.*"agent_token":"\([^"]*\)".*/\1/'
 }
 
 asked=0

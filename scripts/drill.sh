@@ -40,6 +40,14 @@ usage() {
     sed -n '2,/^set -eu/s/^# \{0,1\}//p' "$0"
 }
 
+# number OPTION TEXT: without leading zeros, which arithmetic would take for octal
+number() {
+    case $2 in
+    '' | *[!0-9]* | ???????*) fail 2 "$1 $2: expected a whole number below 1000000" ;;
+    esac
+    printf '%s\n' "$2" | sed 's/^0*\(.\)/\1/'
+}
+
 while [ "$#" -gt 0 ]; do
     case $1 in
     --help | -h) usage && exit 0 ;;
@@ -60,6 +68,7 @@ while [ "$#" -gt 0 ]; do
     esac
     shift
 done
+recover_max_s=$(number --recover-max "$recover_max_s")
 
 # find_program NAME GIVEN: prints how it is run
 find_program() {
@@ -73,9 +82,10 @@ find_program() {
 find_programs() {
     here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
     command -v curl >/dev/null 2>&1 || fail 2 'curl is needed; install it first'
-    gateway=$(find_program aegis-gateway "$gateway") || fail 2 'aegis-gateway is not found; set AEGIS_GATEWAY'
+    gateway=$(find_program aegis-gateway "$gateway") ||
+        fail 2 'aegis-gateway is not found; build it: cargo build --release; or set AEGIS_GATEWAY to its path'
     verifier=$(find_program aegis-verify-receipts "$verifier") ||
-        fail 2 'aegis-verify-receipts is not found; set AEGIS_VERIFIER'
+        fail 2 'aegis-verify-receipts is not found; build it: cargo build --release; or set AEGIS_VERIFIER to its path'
     [ -f "$here/restore.sh" ] || fail 2 "$here/restore.sh is missing"
 }
 

@@ -15,7 +15,7 @@
 #                       foreground or through a service manager. It must become ready and
 #                       hold the backup's head; else it is stopped and all is put back.
 #   --repair            finish, or undo, what a killed run left; then stop
-#   AEGIS_VERIFIER      the verifier    beside this script, target/release, PATH
+#   AEGIS_VERIFIER, AEGIS_GATEWAY       the programs: beside this script, target/release, PATH
 #
 # At every moment PATH is the old database, or the new one, or an empty file on which no
 # gateway starts. What a kill left is in PATH.restoring; --repair, or the next run, brings
@@ -32,6 +32,11 @@ export LC_ALL
 
 db=${AEGIS_DB_PATH:-db/aegisagent.db}
 verifier=${AEGIS_VERIFIER:-}
+gateway=${AEGIS_GATEWAY:-}
+# The settings of the scripts are none of the gateway's that is started here: it would warn
+# of each.
+unset AEGIS_VERIFIER AEGIS_GATEWAY AEGIS_URL AEGIS_TOKEN AEGIS_TOKEN_FILE AEGIS_BACKUP_TIMEOUT AEGIS_COPY_OFF \
+    AEGIS_PRUNE AEGIS_KEEP_LAST AEGIS_KEEP_DAILY AEGIS_KEEP_WEEKLY AEGIS_KEEP_MONTHLY AEGIS_RECOVER_MAX
 backup=
 own_manifest=needed
 repair_only=no
@@ -92,10 +97,16 @@ absolute() {
     printf '%s/%s' "${folder%/}" "$(basename -- "$1")"
 }
 
-check_arguments() {
-    case $ready_max_s in
-    '' | *[!0-9]* | ???????*) fail 2 "--ready-max $ready_max_s: expected seconds" ;;
+# number OPTION TEXT: without leading zeros, which arithmetic would take for octal
+number() {
+    case $2 in
+    '' | *[!0-9]* | ???????*) fail 2 "$1 $2: expected a whole number below 1000000" ;;
     esac
+    printf '%s\n' "$2" | sed 's/^0*\(.\)/\1/'
+}
+
+check_arguments() {
+    ready_max_s=$(number --ready-max "$ready_max_s")
     # The gateway follows a link to the database; so do we.
     if [ -L "$db" ]; then
         db=$(readlink -f -- "$db") || fail 2 "$db is a link that leads nowhere"
@@ -165,7 +176,7 @@ is_free_without_flock() {
         asked=yes
         if fuser "$db" "$lock" >/dev/null 2>&1; then return 1; fi
     fi
-    if gateway=$(find_program aegis-gateway "${AEGIS_GATEWAY:-}"); then
+    if gateway=$(find_program aegis-gateway "$gateway"); then
         asked=yes
         if AEGIS_DB_PATH=$db AEGIS_BIND_ADDR=127.0.0.1:0 "$gateway" healthcheck >/dev/null 2>&1; then
             return 1
@@ -249,8 +260,8 @@ END
     file=$1
     shift
     if [ "$#" -gt 0 ]; then
-        # A witness of another history is none.
-        "$verifier" "$file" --require-witness --against "$@"
+        # A witness of another history is none; another backup that is damaged is no matter.
+        "$verifier" "$file" --require-witness --path-only --against "$@"
     else
         "$verifier" "$file"
     fi
@@ -324,11 +335,15 @@ finish() {
     sync_paths "$db" "$db_folder"
     if [ -d "$old" ] && ! rmdir -- "$old" 2>/dev/null; then
         aside=$(free_name bad)
+        # For the run after a kill. Where there is no room for it, the restore still stands.
+        printf '%s\n' "$aside" 2>/dev/null >"$work/aside" || :
         mv -- "$old" "$aside"
-        say "the old database is in $aside; keep it until the restore is confirmed"
+    else
+        aside=$(cat -- "$work/aside" 2>/dev/null) || aside=
     fi
     # From here on there is nothing to put back, and what is left is the next run's to clear.
     phase=restored
+    [ ! -d "$aside" ] || say "the old database is in $aside; keep it until the restore is confirmed" || :
     sync_paths "$db_folder" || :
     dispose_of_work || say "$work could not be removed" >&2
 }
@@ -490,7 +505,7 @@ check_arguments
 set_names
 if [ "$repair_only" = no ]; then
     verifier=$(find_program aegis-verify-receipts "$verifier") ||
-        fail 2 'aegis-verify-receipts is not found; set AEGIS_VERIFIER to its path'
+        fail 2 'aegis-verify-receipts is not found; build it: cargo build --release; or set AEGIS_VERIFIER to its path'
     if [ "$start" = yes ]; then
         command -v curl >/dev/null 2>&1 || fail 2 'curl is needed for --start; install it first'
     fi

@@ -90,4 +90,5 @@ pub mod startup;
 pub mod stderr;
 pub mod store;
 mod sync;
+mod throttle;
 pub mod token;

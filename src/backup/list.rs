@@ -25,7 +25,9 @@ pub struct Listed {
     pub created_at: Timestamp,
     /// Where its chain ends, as its manifest says.
     pub head: Option<Head>,
-    /// Whether a manifest stands beside it that names this file and its size.
+    /// Whether it was checked when it was taken, and still fits that: a manifest, which is
+    /// written once the checks have passed, stands beside it and names it and its size. What
+    /// became of its content since is not looked at.
     pub verified: bool,
     /// The manifest's name.
     pub manifest: Option<String>,

@@ -165,6 +165,11 @@ impl Backups {
         Backups { folder: folder.to_owned(), running: Mutex::default(), fetching: Fetching::default() }
     }
 
+    /// The folder, as configured.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The first name of `stem`, `stem-2`, `stem-3` and so on that is not taken: a start
     /// that is killed and tried again within a second must not stand in its own way.
     pub fn free_name(&self, stem: &str, extension: &str) -> Result<BackupName, Error> {

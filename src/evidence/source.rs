@@ -19,12 +19,13 @@ use rusqlite::{Connection, OptionalExtension};
 
 use crate::entropy;
 use crate::store::error::{Error, Refusal};
-use crate::store::guard::{self, Layout, Lock, LockState, LogPlan};
+use crate::store::guard::header::MAGIC;
+use crate::store::guard::{self, Layout, Lock, LockState, LogPlan, WalChoice};
 use crate::store::{connection, files, migrate, schema};
 
 use super::database::{self, Extent};
 use super::witness::{self, Witnesses};
-use super::{Observer, Summary, parallel};
+use super::{Observer, Summary, manifest, parallel};
 
 /// What a path holds.
 #[derive(Debug)]
@@ -72,6 +73,17 @@ impl fmt::Display for SourceError {
 
 impl std::error::Error for SourceError {}
 
+impl SourceError {
+    /// The same, of that file.
+    fn of(self, path: &Path) -> Self {
+        let line = format!("{}: {self}", path.display());
+        match self {
+            SourceError::Unreadable(_) => SourceError::Unreadable(line),
+            SourceError::Undecidable(_) => SourceError::Undecidable(line),
+        }
+    }
+}
+
 /// What to do with a log of which the guard cannot say whether it belongs.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum WalPolicy {
@@ -88,24 +100,52 @@ type Fingerprint = (u64, SystemTime, bool);
 
 /// Opens `path`.
 pub fn open(path: &Path, policy: WalPolicy) -> Result<Source, SourceError> {
-    let unreadable =
-        |error: io::Error| SourceError::Unreadable(format!("cannot read {}: {error}", path.display()));
+    let shown = path.display();
+    let unreadable = |error: io::Error| SourceError::Unreadable(format!("cannot read {shown}: {error}"));
     let mut file = File::open(path).map_err(unreadable)?;
-    if !file.metadata().map_err(unreadable)?.is_file() {
-        // A pipe, or a folder: not a database in any case.
+    let metadata = file.metadata().map_err(unreadable)?;
+    if metadata.is_dir() {
+        let line = format!("{shown} is a folder; name a database, a backup or an export in it");
+        return Err(SourceError::Unreadable(line));
+    }
+    if !metadata.is_file() {
+        // A pipe: not a database in any case.
         return Ok(Source::Export(file));
     }
-    let mut magic = Vec::new();
-    file.by_ref().take(guard::header::MAGIC.len() as u64).read_to_end(&mut magic).map_err(unreadable)?;
-    if magic != guard::header::MAGIC {
-        return Ok(Source::Export(File::open(path).map_err(unreadable)?));
+    let mut beginning = Vec::new();
+    file.by_ref().take(MAGIC.len() as u64).read_to_end(&mut beginning).map_err(unreadable)?;
+    if beginning != MAGIC {
+        return match is_no_export(path, &beginning) {
+            Some(line) => Err(SourceError::Unreadable(line)),
+            None => Ok(Source::Export(File::open(path).map_err(unreadable)?)),
+        };
     }
     drop(file);
     let mut database = open_database(path, policy, Reading::Whole)?;
-    let notes = [database.note.take(), check_schema(&database.connection)?];
-    let notes: Vec<String> = notes.into_iter().flatten().collect();
+    let difference = check_schema(&database.connection).map_err(|error| error.of(path))?;
+    let notes: Vec<String> = [database.note.take(), difference].into_iter().flatten().collect();
     database.note = (!notes.is_empty()).then(|| notes.join("; "));
     Ok(Source::Database(Box::new(database)))
+}
+
+/// Why a file that begins like this is not read as JSON: it should have been a database, by
+/// most of its first bytes, by its name or by the manifest beside it, or no JSON begins so.
+fn is_no_export(path: &Path, beginning: &[u8]) -> Option<String> {
+    let shown = path.display();
+    let no_database = |why| Some(format!("{shown} is not a whole SQLite database: {why}"));
+    let others = "its first bytes are not those of one";
+    let alike = beginning.iter().zip(MAGIC).filter(|(found, expected)| found == expected).count();
+    let is_named = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("db"));
+    let is_meant = is_named || files::with_suffix(path, manifest::SUFFIX).is_file();
+    match beginning.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        _ if alike > MAGIC.len() / 2 => no_database(others),
+        Some(b'[' | b'{') => None,
+        Some(_) if is_meant => no_database(others),
+        Some(_) => Some(format!("{shown} is neither a whole SQLite database nor receipts as JSON")),
+        None if !is_meant => None,
+        None if beginning.is_empty() => no_database("it is empty"),
+        None => no_database(others),
+    }
 }
 
 /// Opens a database of which a few rows are to be read.
@@ -128,7 +168,7 @@ fn open_database(path: &Path, policy: WalPolicy, reading: Reading) -> Result<Dat
         |error: io::Error| SourceError::Unreadable(format!("cannot lock {}: {error}", layout.lock.display()));
     let lock = match Lock::shared(&layout.lock).map_err(unreadable)? {
         LockState::HeldByGateway => {
-            let connection = connection::reader(&layout.database).map_err(cannot_open)?;
+            let connection = connection::reader(&layout.database).map_err(cannot_open(path))?;
             let note = Some("a gateway is running on this database".to_owned());
             return Ok(Database {
                 connection,
@@ -143,7 +183,7 @@ fn open_database(path: &Path, policy: WalPolicy, reading: Reading) -> Result<Dat
         LockState::Shared(lock) => Some(lock),
         LockState::Absent => None,
     };
-    let plan = plan(&layout, policy)?;
+    let plan = plan(&layout, policy).map_err(|refusal| undecidable(ways_out(&layout, refusal, reading)))?;
     let found = fingerprint(&layout).map_err(unreadable)?;
     let as_found = Some((layout.database.clone(), layout.wal.clone(), found));
     let ((connection, copy), alone) = match plan {
@@ -152,7 +192,7 @@ fn open_database(path: &Path, policy: WalPolicy, reading: Reading) -> Result<Dat
             if reading == Reading::Whole {
                 read_ahead(&layout.database);
             }
-            let connection = connection::immutable(&layout.database).map_err(cannot_open)?;
+            let connection = connection::immutable(&layout.database).map_err(cannot_open(path))?;
             ((connection, None), Some(layout.database.clone()))
         }
     };
@@ -171,14 +211,30 @@ fn is_rollback(path: &Path) -> io::Result<bool> {
     Ok(guard::header::DatabaseHeader::parse(&header).is_rollback())
 }
 
-fn plan(layout: &Layout, policy: WalPolicy) -> Result<LogPlan, SourceError> {
+fn plan(layout: &Layout, policy: WalPolicy) -> Result<LogPlan, Refusal> {
     let judged = guard::judge(layout, None).map(|judgement| judgement.log);
     match (judged, policy) {
         (Ok(LogPlan::Nothing), _) => Ok(LogPlan::Nothing),
         (Ok(_) | Err(_), WalPolicy::Replay) => Ok(LogPlan::Replay),
         (Ok(_) | Err(_), WalPolicy::Ignore) => Ok(LogPlan::SetAside),
-        (judged, WalPolicy::Judge) => judged.map_err(undecidable),
+        (judged, WalPolicy::Judge) => judged,
     }
+}
+
+/// Where the guard doubts a log's owner, it names the settings of a start; whoever verifies
+/// has options. It is that doubt where a choice would have ended it.
+fn ways_out(layout: &Layout, refusal: Refusal, reading: Reading) -> Refusal {
+    let log = guard::wal::read(&layout.wal).ok().flatten();
+    let choice = log.map(|log| WalChoice { replay: true, log_id: log.id });
+    if choice.is_none() || guard::judge(layout, choice).is_err() {
+        return refusal;
+    }
+    refusal.with_remedy(match reading {
+        Reading::Whole => {
+            "put the right file back, or use --wal replay to count the log or --wal ignore to leave it out"
+        }
+        Reading::Part => "put the right file back, or take its log away",
+    })
 }
 
 fn open_with_log(layout: &Layout) -> Result<(Connection, Option<TemporaryFolder>), SourceError> {
@@ -186,13 +242,14 @@ fn open_with_log(layout: &Layout) -> Result<(Connection, Option<TemporaryFolder>
         return Ok((connection, None));
     }
     let cannot = |error: io::Error| {
-        SourceError::Unreadable(format!("cannot copy the database to read its log: {error}"))
+        let database = layout.database.display();
+        SourceError::Unreadable(format!("cannot copy {database} to read its log: {error}"))
     };
     let folder = TemporaryFolder::create().map_err(cannot)?;
     let copy = folder.0.join("copy.db");
     copy_content(&layout.database, &copy).map_err(cannot)?;
     copy_content(&layout.wal, &files::with_suffix(&copy, "-wal")).map_err(cannot)?;
-    let connection = connection::with_log(&copy).map_err(cannot_open)?;
+    let connection = connection::with_log(&copy).map_err(cannot_open(&layout.database))?;
     Ok((connection, Some(folder)))
 }
 
@@ -287,8 +344,8 @@ fn undecidable(refusal: Refusal) -> SourceError {
     SourceError::Undecidable(refusal.to_string())
 }
 
-fn cannot_open(error: rusqlite::Error) -> SourceError {
-    SourceError::Unreadable(format!("cannot open the database: {error}"))
+fn cannot_open(path: &Path) -> impl Fn(rusqlite::Error) -> SourceError {
+    move |error| SourceError::Unreadable(format!("cannot open {}: {error}", path.display()))
 }
 
 /// A private folder that goes when it is dropped.

@@ -7,11 +7,15 @@ use serde_json::{Value, json};
 use crate::domain::signature::Fault;
 use crate::service::Error;
 use crate::store::Error as StoreError;
+use crate::throttle::Throttle;
 
 use super::message::Response;
 
 /// Seconds after which a client may try again.
 const RETRY_AFTER_SECONDS: u64 = 5;
+
+/// While the database fails, every request does.
+static UNAVAILABLE: Throttle = Throttle::new(module_path!());
 
 /// The answer to a failed request.
 pub fn response(error: &Error) -> Response {
@@ -54,14 +58,16 @@ pub fn response(error: &Error) -> Response {
         }
         Error::Store(StoreError::Panicked) => internal(error, "the request failed inside the gateway"),
         Error::Store(_) => unavailable(error, "the database failed", "database"),
-        Error::Backup(_) => internal(error, "the backup failed and left nothing behind; the log says why"),
-        Error::BackupFolder(_) => internal(error, "the backup folder cannot be read; the log says why"),
+        Error::Backup { .. } => {
+            internal(error, "the backup failed and left nothing behind; the log says why")
+        }
+        Error::BackupFolder { .. } => internal(error, "the backup folder cannot be read; the log says why"),
         Error::Entropy(_) => internal(error, "the system gave no randomness"),
     }
 }
 
 fn unavailable(error: &Error, message: &str, reason: &str) -> Response {
-    log::error!("{error}");
+    UNAVAILABLE.error(error);
     failure_of(503, "ServiceUnavailable", &format!("{message}; the request had no effect"), Some(reason))
 }
 
@@ -130,6 +136,8 @@ fn reason_of(status: u16) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use super::*;
 
     #[test]
@@ -169,11 +177,14 @@ mod tests {
     #[test]
     fn a_store_s_cause_is_not_told_to_the_client() {
         let cause = || StoreError::Corrupt("table secret_name is malformed".to_owned());
-        let backup = crate::backup::Error::Store(cause());
-        for (error, status) in [(Error::Store(cause()), 503), (Error::Backup(backup), 500)] {
+        let (folder, source) = (PathBuf::from("secret_name"), crate::backup::Error::Store(cause()));
+        let unread = Error::BackupFolder { folder: folder.clone(), source: std::io::Error::other("no") };
+        let failed = Error::Backup { folder, source };
+        for (error, status) in [(Error::Store(cause()), 503), (failed, 500), (unread, 500)] {
             let answer = response(&error);
             assert_eq!(answer.status, status);
             assert!(!String::from_utf8_lossy(&answer.body).contains("secret_name"));
+            assert!(error.to_string().contains("secret_name"), "but to the log: {error}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Taking, listing and fetching backups.
 
+use std::io;
+
 use serde_json::json;
 
 use crate::backup::Finished;
@@ -15,7 +17,8 @@ use super::{Error, Gateway, Page};
 /// Takes a backup while traffic continues.
 pub fn create(gateway: &Gateway, actor: Actor, filename: &str) -> Result<Finished, Error> {
     let name = BackupName::parse(filename).map_err(|error| Error::BadRequest(error.to_string()))?;
-    let finished = gateway.backups.write(&gateway.store, &*gateway.clock, &name)?;
+    let written = gateway.backups.write(&gateway.store, &*gateway.clock, &name);
+    let finished = written.map_err(|error| Error::of_backup(error, gateway.backups.folder()))?;
     log::info!(
         "backup {} of {} bytes in {} ms, head {} {}",
         finished.path.display(),
@@ -26,7 +29,8 @@ pub fn create(gateway: &Gateway, actor: Actor, filename: &str) -> Result<Finishe
     );
     if let Err(error) = record_event(gateway, &actor, &name, &finished) {
         // The backup is complete and stays; reporting a failure would be wrong.
-        log::error!("cannot record the audit event of backup {name:?} by {:?}: {error}", actor.name());
+        let (name, actor) = (name.as_str(), actor.name().escape_debug());
+        log::error!("cannot record the audit event of backup {name} by {actor}: {error}");
     }
     Ok(finished)
 }
@@ -54,16 +58,20 @@ fn record_event(
 
 /// The backups in the folder, newest first, preceded by the one in progress, if any.
 pub fn list(gateway: &Gateway, page: Page) -> Result<Vec<Listed>, Error> {
-    let listed = gateway.backups.list().map_err(Error::BackupFolder)?;
+    let listed = gateway.backups.list().map_err(unreadable(gateway))?;
     let (offset, limit) = (page.offset as usize, page.limit as usize);
     Ok(listed.into_iter().skip(offset).take(limit).collect())
 }
 
 /// Opens a backup, a manifest or a digest for reading.
 pub fn fetch(gateway: &Gateway, name: &str) -> Result<Opened, Error> {
-    match gateway.backups.fetch(name).map_err(Error::BackupFolder)? {
+    match gateway.backups.fetch(name).map_err(unreadable(gateway))? {
         Fetch::Opened(opened) => Ok(opened),
         Fetch::Missing => Err(Error::NotFound("there is no such backup".to_owned())),
         Fetch::Busy => Err(Error::Busy("too many backups are being fetched".to_owned())),
     }
+}
+
+fn unreadable(gateway: &Gateway) -> impl Fn(io::Error) -> Error {
+    |source| Error::BackupFolder { folder: gateway.backups.folder().to_owned(), source }
 }

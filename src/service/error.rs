@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::{Path, PathBuf};
 
 use crate::backup;
 use crate::domain::approval::Status;
@@ -64,9 +65,19 @@ pub enum Error {
     /// The database failed.
     Store(StoreError),
     /// The backup folder cannot be read.
-    BackupFolder(io::Error),
+    BackupFolder {
+        /// The folder as configured: for the log alone.
+        folder: PathBuf,
+        /// The system's own words.
+        source: io::Error,
+    },
     /// A backup failed.
-    Backup(backup::Error),
+    Backup {
+        /// The folder as configured: for the log alone.
+        folder: PathBuf,
+        /// Why.
+        source: backup::Error,
+    },
     /// The system's random source failed.
     Entropy(io::Error),
 }
@@ -95,8 +106,10 @@ impl fmt::Display for Error {
             Error::TooManyRequests { message, .. } => f.write_str(message),
             Error::Stopping => f.write_str("the gateway is stopping"),
             Error::Store(error) => error.fmt(f),
-            Error::Backup(error) => error.fmt(f),
-            Error::BackupFolder(error) => write!(f, "cannot read the backup folder: {error}"),
+            Error::Backup { folder, source } => write!(f, "no backup in {}: {source}", folder.display()),
+            Error::BackupFolder { folder, source } => {
+                write!(f, "cannot read the backup folder {}: {source}", folder.display())
+            }
             Error::Entropy(error) => write!(f, "cannot get random bytes: {error}"),
         }
     }
@@ -106,8 +119,8 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Error::Store(error) => Some(error),
-            Error::Backup(error) => Some(error),
-            Error::Entropy(error) | Error::BackupFolder(error) => Some(error),
+            Error::Backup { source, .. } => Some(source),
+            Error::Entropy(error) | Error::BackupFolder { source: error, .. } => Some(error),
             Error::BadRequest(_)
             | Error::Invalid(_)
             | Error::Unauthorized
@@ -133,15 +146,16 @@ impl From<StoreError> for Error {
     }
 }
 
-impl From<backup::Error> for Error {
-    fn from(error: backup::Error) -> Self {
+impl Error {
+    /// What the failure of a backup into `folder` means for whoever asked for it.
+    pub(super) fn of_backup(error: backup::Error, folder: &Path) -> Self {
         match error {
             backup::Error::Taken => Error::AlreadyExists(error.to_string()),
             backup::Error::Busy => Error::Busy(error.to_string()),
             backup::Error::Stopping => Error::Stopping,
             backup::Error::DiskFull(_) => Error::NoRoom(error.to_string()),
             backup::Error::Unsound(_) | backup::Error::Io { .. } | backup::Error::Store(_) => {
-                Error::Backup(error)
+                Error::Backup { folder: folder.to_owned(), source: error }
             }
         }
     }

@@ -11,7 +11,7 @@ mod inspect;
 
 use std::path::Path;
 
-use crate::backup::Backups;
+use crate::backup::{self, Backups};
 use crate::clock::Clock;
 use crate::domain::time::Timestamp;
 use crate::store::error::Refusal;
@@ -133,20 +133,22 @@ fn back_up_before_migration(backups: &Backups, content: Content, clock: &dyn Clo
     if version == latest || !schema::holds_data(&connection)? {
         return Ok(());
     }
-    let cannot = |what: String| {
+    let cannot = |error: backup::Error| {
+        let folder = backups.folder().display();
         Refusal::new(
             format!(
-                "cannot take the backup that precedes the step from schema {version} to {latest}: {what}"
+                "cannot take the backup that precedes the step from schema {version} to {latest} in {folder}: \
+                 {error}"
             ),
             "remedy that, or set AEGIS_PRE_MIGRATION_BACKUP=off to go on without it",
         )
     };
     let stem = format!("pre-migration-{version}-to-{latest}-{}", clock.now().compact());
-    let name = backups.free_name(&stem, ".db").map_err(|error| cannot(error.to_string()))?;
+    let name = backups.free_name(&stem, ".db").map_err(cannot)?;
     connection::may_copy(&connection).map_err(Refusal::sqlite("prepare a copy of the database"))?;
     let source = || Ok(Box::new(connection));
     let written = backups.write_from(source, &Background::default(), clock, &name);
-    let finished = written.map_err(|error| cannot(error.to_string()))?;
+    let finished = written.map_err(cannot)?;
     log::info!("took the backup {} before the schema changes", finished.path.display());
     Ok(())
 }

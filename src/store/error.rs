@@ -193,6 +193,11 @@ impl Refusal {
         }
     }
 
+    /// The same, with what to do for somebody who is not starting a gateway.
+    pub(crate) fn with_remedy(self, remedy: impl Into<String>) -> Self {
+        Refusal { remedy: remedy.into(), ..self }
+    }
+
     /// The file is not whole.
     pub fn damaged(what: impl Into<String>) -> Self {
         Refusal::new(what, "move the damaged file away and restore a backup in its place")

@@ -350,7 +350,13 @@ fn a_file_in_the_folder_s_place_fails_the_backup_and_nothing_else() {
     let gateway = home.start();
     fs::remove_dir(home.path("backups")).expect("removed");
     fs::write(home.path("backups"), "a file").expect("written");
-    assert_failure(&backup(&gateway, "b.db"), 500, "InternalError");
+    let answer = backup(&gateway, "b.db");
+    assert_failure(&answer, 500, "InternalError");
+    let why = "no backup in backups: cannot create the backup folder: File exists";
+    wait_until("the log names the folder", || gateway.log().contains(why));
+    assert!(!String::from_utf8_lossy(&answer.raw).contains("backups"), "{answer:?}");
+    assert_failure(&gateway.operator("GET", "/v1/admin/backups", None), 500, "InternalError");
+    wait_until("and here", || gateway.log().contains("cannot read the backup folder backups: Not a dir"));
     assert_eq!(fs::read(home.path("backups")).expect("a file"), b"a file");
     assert_ready(&gateway);
     decide(&gateway.agent("a"), 1);

@@ -325,6 +325,9 @@ fn a_log_that_does_not_belong_is_not_counted_and_one_in_doubt_is_not_guessed_at(
     assert_eq!(code(&output), 3, "{output:?}");
     assert_eq!(String::from_utf8_lossy(&output.stderr).lines().count(), 1, "{output:?}");
     assert!(output.stdout.is_empty(), "half a report: {output:?}");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("--wal replay") && said.contains("--wal ignore"), "its own options: {said}");
+    assert!(!said.contains("AEGIS_"), "no setting of a start: {said}");
     // Unless somebody says.
     assert_eq!(code(&verify(&["--wal", "ignore", text(&home.database())])), 0);
 
@@ -332,6 +335,15 @@ fn a_log_that_does_not_belong_is_not_counted_and_one_in_doubt_is_not_guessed_at(
     fs::remove_file(home.database()).expect("removed");
     fs::copy(home.path("backups/b.db"), home.database()).expect("copied");
     assert!(home.snapshot("db") == before, "something was touched");
+
+    // The bad file, its log put back beside it.
+    let (bad, log) = (home.path("db/bad"), home.path("db/bad-wal"));
+    fs::rename(home.beside("-wal"), &log).expect("moved");
+    let output = verify(&[text(&bad)]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(code(&output) == 3 && said.contains(text(&log)) && said.contains("--wal replay"), "{said}");
+    let (status, said) = report(&bad, &["--wal", "replay"]);
+    assert_eq!((status, &said["receipts"]), (0, &json!(RECEIPTS + 1)), "{said}");
 }
 
 #[test]
@@ -885,6 +897,59 @@ fn what_cannot_be_read_is_no_verdict_and_exits_two() {
 }
 
 #[test]
+fn what_was_meant_as_a_database_is_called_one_and_every_message_names_the_file() {
+    let bench = Bench::new(&stopped());
+    let (whole, folder) = (fs::read(&bench.original).expect("readable"), bench.folder.path());
+    let flipped = |at: usize, bit: u8| {
+        let mut bytes = whole.clone();
+        bytes[at] ^= bit;
+        bytes
+    };
+    let (export, _exported_to) = exported();
+    let export = json!(export).to_string();
+    fs::write(folder.join("a.copy.manifest.json"), "{}").expect("written");
+    for (name, content, said) in [
+        ("a.db", vec![], "a.db is not a whole SQLite database: it is empty"),
+        ("a.DB", b" \n".to_vec(), "a.DB is not a whole SQLite database: "),
+        ("a.copy", vec![], "a.copy is not a whole SQLite database: it is empty"),
+        ("a.db", flipped(3, 1), "a.db is not a whole SQLite database: its first bytes"),
+        ("other", flipped(15, 4), "other is not a whole SQLite database: its first bytes"),
+        // The bit between an S and what begins a list.
+        ("a.db", flipped(0, 8), "a.db is not a whole SQLite database: its first bytes"),
+        ("a.db", vec![0; 4096], "a.db is not a whole SQLite database: its first bytes"),
+        ("notes.txt", b"hello".to_vec(), "notes.txt is neither a whole SQLite database nor receipts"),
+        ("export", vec![], "export: not an export of receipts: it is empty"),
+        ("export.json", b"[5".to_vec(), "export.json: not an export of receipts: "),
+        ("a.db", whole[..300].to_vec(), "a.db is not a SQLite database"),
+        ("a.db", whole[..5000].to_vec(), "a.db is 5000 bytes long, but its header says"),
+        ("a.db", flipped(110, 255), "a.db"),
+        ("a.db", [&whole[..4096], &vec![0; whole.len() - 4096][..]].concat(), "a.db"),
+    ] {
+        let path = folder.join(name);
+        fs::write(&path, content).expect("written");
+        for arguments in [vec![text(&path)], vec![text(&path), "--against", text(folder)]] {
+            let output = verify(&arguments);
+            let line = String::from_utf8_lossy(&output.stderr).into_owned();
+            let needs_database = arguments.len() > 1 && line.contains("--against needs a database");
+            assert!(matches!(code(&output), 2 | 3), "{name}: {output:?}");
+            assert!(line.contains(said) || needs_database, "{said}: {line}");
+            assert!(line.lines().count() == 1 && line.contains(text(&path)), "{said}: {line}");
+        }
+        fs::remove_file(&path).expect("removed");
+    }
+    let output = verify(&[text(folder)]);
+    let line = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(code(&output) == 2 && line.contains(&format!("{} is a folder", text(folder))), "{line}");
+    // The content counts before the name.
+    fs::write(folder.join("export.db"), export).expect("written");
+    assert_eq!(code(&verify(&[text(&folder.join("export.db"))])), 0);
+    let child = verifier_on_input(&["-"]);
+    let output = child.wait_with_output().expect("it ends");
+    let line = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(code(&output) == 2 && line.contains("standard input: not an export"), "{line}");
+}
+
+#[test]
 fn another_program_s_database_is_not_the_verifier_s_to_read() {
     let folder = TempDir::new().expect("a folder");
     let path = folder.path().join("other.db");
@@ -910,6 +975,7 @@ fn the_help_says_what_every_exit_status_means() {
         "--expect-head",
         "--json",
         "--table",
+        "--path-only",
         "--wal",
         "--help",
         "--version",

@@ -460,6 +460,7 @@ fn a_schema_does_not_change_when_the_backup_before_it_fails() {
     home.set("AEGIS_BACKUP_DIR", disk.path().to_str().expect("text"));
     let line = home.refused();
     assert!(line.contains("cannot take the backup that precedes the step"), "{line}");
+    assert!(line.contains(disk.path().to_str().expect("text")), "{line}");
     assert!(line.contains("AEGIS_PRE_MIGRATION_BACKUP=off"), "{line}");
     assert_eq!(fs::read_dir(disk.path()).expect("a folder").count(), 0, "nothing is left");
 }

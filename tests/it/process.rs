@@ -697,6 +697,27 @@ fn a_database_that_was_moved_or_replaced_is_not_ready_and_takes_no_decision() {
     }
 }
 
+#[test]
+fn a_failure_that_goes_on_is_logged_once_a_second_with_a_count() {
+    let home = Home::new();
+    let gateway = home.start();
+    let agent = gateway.agent("a");
+    fs::rename(home.database(), home.path("aside")).expect("moved");
+    let began = Instant::now();
+    for _ in 0..300 {
+        assert_eq!(agent.ask("read", TRUSTED).status, 503);
+    }
+    // The writer says so, and who answers does.
+    let seconds = usize::try_from(began.elapsed().as_secs()).expect("not for ever");
+    let errors = gateway.log().matches(" error ").count();
+    assert!((1..=2 * (2 + seconds)).contains(&errors), "{errors} in {seconds} s: {}", gateway.log());
+    wait_until("what was counted is told", || {
+        assert_eq!(agent.ask("read", TRUSTED).status, 503);
+        gateway.log().contains(" more were not logged)")
+    });
+    gateway.kill();
+}
+
 /// A small disk, where the system lets us have one.
 struct SmallDisk(std::path::PathBuf);
 

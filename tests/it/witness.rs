@@ -424,6 +424,59 @@ fn a_backup_that_is_not_the_file_its_manifest_describes_is_altered() {
 }
 
 #[test]
+fn another_backup_that_was_cut_or_emptied_is_altered_and_one_that_is_gone_is_not() {
+    let home = history();
+    let (folder, cut) = (home.path("backups"), home.path("backups/b3.db"));
+    let whole = fs::read(&cut).expect("a file");
+    let mismatch = [("digest_mismatch", "b3.db", -1)];
+    for content in [&whole[..whole.len() / 2], &[], &[&whole[..], b"x"].concat()] {
+        fs::write(&cut, content).expect("written");
+        for path in [home.database(), folder.join("b6.db")] {
+            let said = assert_offends(&path, &folder, "altered", &mismatch);
+            let one = &said["witnesses"]["offenders"][0];
+            assert_eq!(
+                (&one["path"], &one["expected"], &one["found"]),
+                (
+                    &json!(text(&cut)),
+                    &json!(format!("{} bytes", whole.len())),
+                    &json!(format!("{} bytes", content.len())),
+                )
+            );
+            let alone = verify(&[text(&path), "--path-only", "--against", text(&folder)]);
+            assert_eq!(code(&alone), 0, "{alone:?}");
+        }
+    }
+    // By its manifest alone, too; but a chain's verdict is not about another one's backups.
+    let (other, manifest) = (history(), folder.join("b3.db.manifest.json"));
+    assert_eq!(report(&home.database(), &[&manifest]).0, 1);
+    let (status, said) = report(&other.database(), &[&folder]);
+    assert_eq!((status, &said["verdict"]), (0, &json!("unwitnessed")), "{said}");
+    // A content of the same size is not looked at.
+    fs::write(&cut, vec![0; whole.len()]).expect("written");
+    assert_eq!(report(&home.database(), &[&folder]).0, 0);
+    fs::remove_file(&cut).expect("pruned");
+    assert_eq!(report(&home.database(), &[&folder]).0, 0);
+    fs::create_dir(&cut).expect("a folder");
+    assert_offends(&home.database(), &folder, "altered", &mismatch);
+}
+
+#[test]
+fn a_backup_whose_manifest_counts_otherwise_is_altered() {
+    let home = history();
+    let (folder, path) = (home.path("backups"), home.path("backups/b6.db"));
+    // The newest manifest: none after it knows what it was.
+    let manifest = folder.join("b6.db.manifest.json");
+    let whole = fs::read_to_string(&manifest).expect("a manifest");
+    for (member, said) in [("receipts", "9 receipts"), ("decisions", "9 decisions")] {
+        let edited = whole.replace(&format!("\"{member}\": 6"), &format!("\"{member}\": 9"));
+        assert_ne!(edited, whole);
+        fs::write(&manifest, edited).expect("written");
+        let report = assert_offends(&path, &folder, "altered", &[("count_mismatch", "b6.db", -1)]);
+        assert_eq!(report["witnesses"]["offenders"][0]["expected"], said, "{report}");
+    }
+}
+
+#[test]
 fn a_chain_that_is_broken_by_itself_is_broken_and_its_offenders_are_listed_all_the_same() {
     let home = history();
     let (bench, folder) = (Bench::new(&home), home.path("backups"));
@@ -461,6 +514,7 @@ fn witnesses_stand_after_against_up_to_the_next_option_and_the_database_before_o
         (&[database, "--against"], "--against needs a witness"),
         (&["--against", "--json", database], "--against needs a witness"),
         (&[database, "--require-witness"], "--require-witness needs --against"),
+        (&[database, "--path-only"], "--path-only needs --against"),
         (&[database, "--against", folder, "--", database], "exactly one PATH"),
         (&[text(&export), "--against", folder], "needs a database"),
     ] {

@@ -22,6 +22,8 @@ input.
                        Every word up to the next option is a witness, so PATH stands
                        before it, or after --
   --require-witness    fail where none of the witnesses is of this chain
+  --path-only          leave out whether the other backups that manifests describe
+                       still have their sizes
   --expect-head HASH   the newest receipt must have this receipt_hash
   --json               report as one JSON object
   --table              print every receipt, a line each
@@ -36,7 +38,9 @@ With --against, the verdict is one of
   rewritten    a witnessed receipt, or the first one, has another hash
   forked       another receipt stands where a witness ends, and no restore says why
   truncated    the chain ends before a witness does
-  altered      a manifest, or the file that one describes, is not what was written
+  altered      a manifest is not what the one after it says, PATH not what the manifest
+               beside it says (size, SHA-256, counts), or another backup of this chain
+               not of the size that its manifest says; sha256sum -c reads its content
   unwitnessed  no witness is of this chain
 
 Exit status: 0 verified, or unwitnessed where no witness is required; 1 tampered, or any
@@ -50,6 +54,7 @@ pub(crate) struct Arguments {
     /// `None` where the option is not given.
     pub(crate) against: Option<Vec<PathBuf>>,
     pub(crate) require_witness: bool,
+    pub(crate) path_only: bool,
     pub(crate) expect_head: Option<String>,
     pub(crate) json: bool,
     pub(crate) table: bool,
@@ -118,6 +123,7 @@ impl Arguments {
             "--json" => self.json = true,
             "--table" => self.table = true,
             "--require-witness" => self.require_witness = true,
+            "--path-only" => self.path_only = true,
             "--expect-head" => {
                 let hash = value()?;
                 Hash::parse(&hash).ok_or("--expect-head needs 64 lowercase hexadecimal digits")?;
@@ -142,8 +148,11 @@ impl Arguments {
         if self.against.as_ref().is_some_and(Vec::is_empty) {
             return Err("--against needs a witness".to_owned());
         }
-        if self.require_witness && self.against.is_none() {
-            return Err("--require-witness needs --against".to_owned());
+        for (given, option) in [(self.require_witness, "--require-witness"), (self.path_only, "--path-only")]
+        {
+            if given && self.against.is_none() {
+                return Err(format!("{option} needs --against"));
+            }
         }
         Ok(())
     }

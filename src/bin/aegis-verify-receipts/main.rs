@@ -47,18 +47,19 @@ fn complain(text: &str) {
 }
 
 fn run(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let path = &arguments.path;
     let mut report = Report::new(arguments);
-    let status = match open(&arguments.path, arguments)? {
+    let status = match open(path, arguments)? {
         Opened::Export(input) => {
-            let summary =
-                export::verify(input, &mut report).map_err(|error| (UNREADABLE, error.to_string()))?;
+            let verified = export::verify(input, &mut report);
+            let summary = verified.map_err(|error| (UNREADABLE, format!("{}: {error}", shown(path))))?;
             report.finish(summary, None)
         }
         Opened::Database(database) => match &arguments.against {
-            None => verify(&database, report)?,
+            None => verify(&database, path, report)?,
             Some(paths) => {
-                let witnesses = load(&database, paths, &arguments.path)?;
-                verify_against(&database, &witnesses, &arguments.path, report)?
+                let witnesses = load(&database, paths, path)?;
+                verify_against(&database, &witnesses, arguments, report)?
             }
         },
     };
@@ -71,7 +72,7 @@ enum Opened {
 }
 
 fn open(path: &Path, arguments: &Arguments) -> Result<Opened, Failure> {
-    let opened = if path.as_os_str() == "-" {
+    let opened = if is_standard_input(path) {
         Opened::Export(Box::new(io::stdin()))
     } else {
         match source::open(path, arguments.wal).map_err(source_failure)? {
@@ -80,22 +81,34 @@ fn open(path: &Path, arguments: &Arguments) -> Result<Opened, Failure> {
         }
     };
     if arguments.against.is_some() && matches!(opened, Opened::Export(_)) {
-        let line = "--against needs a database: an export does not say of which chain it is";
-        return Err((UNREADABLE, line.to_owned()));
+        let path = shown(path);
+        let line =
+            format!("--against needs a database: {path} is an export, which does not say of which chain");
+        return Err((UNREADABLE, line));
     }
     Ok(opened)
 }
 
-fn verify(database: &Database, mut report: Report<'_>) -> Result<io::Result<u8>, Failure> {
+fn is_standard_input(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// How messages name what is verified.
+fn shown(path: &Path) -> String {
+    if is_standard_input(path) { "standard input".to_owned() } else { path.display().to_string() }
+}
+
+fn verify(database: &Database, path: &Path, mut report: Report<'_>) -> Result<io::Result<u8>, Failure> {
     report.note.clone_from(&database.note);
     let verified = database.verify(&mut report);
-    let summary = verified.map_err(failure_after(&report))?;
-    check_as_found(database)?;
+    let summary = verified.map_err(failure_after(&report, path))?;
+    check_as_found(database, path)?;
     Ok(report.finish(summary, None))
 }
 
 fn load(database: &Database, paths: &[std::path::PathBuf], path: &Path) -> Result<Witnesses, Failure> {
-    let chain_id = chain::find_id(&database.connection).map_err(|error| (UNREADABLE, error.to_string()))?;
+    let cannot = |error: Error| (UNREADABLE, format!("{}: {error}", path.display()));
+    let chain_id = chain::find_id(&database.connection).map_err(cannot)?;
     // Where the id is gone, the first receipt still tells whose witnesses they are.
     Witnesses::of_paths(paths, &chain_id.unwrap_or_default(), path).map_err(source_failure)
 }
@@ -103,34 +116,39 @@ fn load(database: &Database, paths: &[std::path::PathBuf], path: &Path) -> Resul
 fn verify_against(
     database: &Database,
     witnesses: &Witnesses,
-    path: &Path,
+    arguments: &Arguments,
     mut report: Report<'_>,
 ) -> Result<io::Result<u8>, Failure> {
+    let path = &arguments.path;
     report.note.clone_from(&database.note);
     let verified: Result<(Summary, witness::Report<'_>), Error> =
         database.verify_against(witnesses, &mut report);
-    let (summary, mut witnessed) = verified.map_err(failure_after(&report))?;
+    let (summary, mut witnessed) = verified.map_err(failure_after(&report, path))?;
     if database.is_backup {
         witnessed = witnessed.of_backup();
     }
-    let mismatched = witnesses.check_file(path);
     let cannot = |error: io::Error| (UNREADABLE, format!("cannot read {}: {error}", path.display()));
-    witnessed.altered.extend(mismatched.map_err(cannot)?);
-    check_as_found(database)?;
+    witnessed.altered.extend(witnesses.check_file(path, &summary).map_err(cannot)?);
+    if !arguments.path_only {
+        let others = witnessed.check_others(path).map_err(cannot)?;
+        witnessed.altered.extend(others);
+    }
+    check_as_found(database, path)?;
     Ok(report.finish(summary, Some(&witnessed)))
 }
 
 /// What was found broken before the rest became unreadable stays found.
-fn failure_after(report: &Report<'_>) -> impl Fn(Error) -> Failure + use<> {
+fn failure_after(report: &Report<'_>, path: &Path) -> impl Fn(Error) -> Failure + use<> {
     let status = if report.breaks > 0 { TAMPERED } else { UNREADABLE };
-    move |error| (status, error.to_string())
+    let path = path.display().to_string();
+    move |error| (status, format!("{path}: {error}"))
 }
 
-fn check_as_found(database: &Database) -> Result<(), Failure> {
+fn check_as_found(database: &Database, path: &Path) -> Result<(), Failure> {
     if database.is_as_found() {
         return Ok(());
     }
-    Err((UNDECIDABLE, "the database was written to while it was read; try again".to_owned()))
+    Err((UNDECIDABLE, format!("{} was written to while it was read; try again", path.display())))
 }
 
 fn source_failure(error: SourceError) -> Failure {

@@ -177,7 +177,8 @@ impl<'a> Report<'a> {
             }
         }
         for altered in &witnessed.altered {
-            let (what, path, witness) = (said(altered.kind), shown(&altered.path), shown(&altered.witness));
+            let what = altered.kind.replace('_', " ");
+            let (path, witness) = (shown(&altered.path), shown(&altered.witness));
             let (expected, found) = (&altered.expected, &altered.found);
             self.write(&format!("{what}: {path}, by {witness}: expected {expected:?}, found {found:?}\n"));
         }
@@ -242,10 +243,6 @@ fn difference(judged: &Judged<'_>) -> (String, String) {
         None => "nothing".to_owned(),
     };
     (expected, found)
-}
-
-fn said(kind: &str) -> &'static str {
-    if kind == "manifest_altered" { "manifest altered" } else { "digest mismatch" }
 }
 
 /// A path that stays on one line, whatever its name holds.

@@ -18,7 +18,7 @@ use crate::store::files;
 use crate::store::guard::header::MAGIC;
 
 use super::verdict::Pin;
-use super::{Unreadable, Witness, Witnesses};
+use super::{Described, Unreadable, Witness, Witnesses};
 
 impl Witnesses {
     /// The manifests in a folder, for the chain `chain_id`. Those that cannot be read are
@@ -121,7 +121,11 @@ impl Witnesses {
                 restores: manifest.restores,
             },
             created_at: Timestamp::parse(&manifest.created_at),
-            file: Some(manifest.file),
+            described: Some(Described {
+                file: manifest.file,
+                receipts: manifest.receipts,
+                decisions: manifest.decisions,
+            }),
             previous: manifest.previous_manifest,
         });
         Ok(())
@@ -165,7 +169,7 @@ fn is_database(path: &Path) -> io::Result<bool> {
 fn of_database(path: &Path) -> Result<Witness, String> {
     let database = source::open_witness(path).map_err(|error| error.to_string())?;
     let pin = pin(&database.connection).map_err(|error| error.to_string())?;
-    Ok(Witness { path: path.to_owned(), pin, created_at: None, file: None, previous: None })
+    Ok(Witness { path: path.to_owned(), pin, created_at: None, described: None, previous: None })
 }
 
 fn pin(connection: &Connection) -> Result<Pin, Error> {

@@ -6,30 +6,24 @@
 //! positions and nothing else; that the chain between them is whole is the verifier's
 //! to say.
 
+mod altered;
 mod load;
 pub mod verdict;
 
-use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rusqlite::Connection;
-use sha2::{Digest, Sha256};
 
 use crate::domain::canon::Hash;
 use crate::domain::time::Timestamp;
 use crate::store::chain;
 use crate::store::error::Error;
-use crate::store::files;
 
 use super::database::{self, Extent};
 use super::manifest::{BackupFile, Position, Previous};
 use super::{Observer, Summary};
+pub use altered::Altered;
 use verdict::{Chain, Overall, Pin, Restore, Standing, Verdict};
-
-/// How much is read at a time for a digest.
-const DIGEST_BYTES: usize = 1 << 20;
 
 /// One witness.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,10 +34,21 @@ pub struct Witness {
     pub pin: Pin,
     /// When it was made, where it says so.
     pub created_at: Option<Timestamp>,
-    /// The backup that it describes; `None` for a backup itself.
-    pub file: Option<BackupFile>,
+    /// What a manifest says of its backup; `None` for a backup itself.
+    pub described: Option<Described>,
     /// The manifest before it.
     pub previous: Option<Previous>,
+}
+
+/// A backup as its manifest describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// The file.
+    pub file: BackupFile,
+    /// How many receipts it holds.
+    pub receipts: u64,
+    /// How many decisions it holds.
+    pub decisions: u64,
 }
 
 /// What should be a witness and cannot be read.
@@ -63,21 +68,6 @@ pub struct Witnesses {
     /// Every file that is or should be a manifest, with its digest.
     manifests: Vec<(PathBuf, Hash)>,
     unreadable: Vec<Unreadable>,
-}
-
-/// A file that is not what was written.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Altered {
-    /// `manifest_altered` or `digest_mismatch`.
-    pub kind: &'static str,
-    /// The file.
-    pub path: PathBuf,
-    /// The manifest that says what it was.
-    pub witness: PathBuf,
-    /// Its SHA-256, or its size, then.
-    pub expected: String,
-    /// And now.
-    pub found: String,
 }
 
 /// What one witness of the chain says.
@@ -218,75 +208,4 @@ fn restores(connection: &Connection) -> Result<Vec<Restore>, Error> {
     let found = chain::restores(connection, u32::MAX)?;
     let restore = |found: chain::Restore| Restore::parse(found.seq, &found.receipt_hash, &found.resource);
     Ok(found.into_iter().filter_map(restore).collect())
-}
-
-impl Witnesses {
-    /// Manifests that are not what the one after them says they were. A name is looked
-    /// for in the same folder first; elsewhere, any file of that name and digest will do.
-    fn altered_manifests(&self) -> Vec<Altered> {
-        let mut by_name: BTreeMap<_, Vec<&(PathBuf, Hash)>> = BTreeMap::new();
-        for manifest in &self.manifests {
-            by_name.entry(manifest.0.file_name().unwrap_or_default()).or_default().push(manifest);
-        }
-        let mut altered = Vec::new();
-        for witness in &self.all {
-            let Some(previous) = &witness.previous else { continue };
-            let Some(named) = by_name.get(std::ffi::OsStr::new(&previous.name)) else { continue };
-            let beside: Vec<_> =
-                named.iter().filter(|(path, _)| path.parent() == witness.path.parent()).collect();
-            let candidates = if beside.is_empty() { named.iter().collect() } else { beside };
-            if candidates.iter().any(|(_, sha256)| sha256.to_string() == previous.sha256) {
-                continue;
-            }
-            altered.extend(candidates.into_iter().map(|(path, sha256)| Altered {
-                kind: "manifest_altered",
-                path: path.clone(),
-                witness: witness.path.clone(),
-                expected: previous.sha256.clone(),
-                found: sha256.to_string(),
-            }));
-        }
-        altered
-    }
-
-    /// Whether the file at `path` is the one that a manifest beside it describes; reads
-    /// the file whole where there is one.
-    pub fn check_file(&self, path: &Path) -> io::Result<Vec<Altered>> {
-        let folder = fs::canonicalize(files::folder_of(path))?;
-        let describes = |witness: &&Witness| {
-            let named =
-                witness.file.as_ref().is_some_and(|file| path.file_name() == Some(file.name.as_ref()));
-            named && fs::canonicalize(files::folder_of(&witness.path)).is_ok_and(|own| own == folder)
-        };
-        let described: Vec<&Witness> = self.all.iter().filter(describes).collect();
-        if described.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (bytes, sha256) = measure(path)?;
-        let (bytes, sha256) = (format!("{bytes} bytes"), sha256.to_string());
-        let mut altered = Vec::new();
-        for witness in described {
-            let Some(file) = &witness.file else { continue };
-            let pairs = [(format!("{} bytes", file.bytes), &bytes), (file.sha256.clone(), &sha256)];
-            if let Some((expected, found)) = pairs.into_iter().find(|(expected, found)| expected != *found) {
-                let (path, found) = (path.to_owned(), found.clone());
-                let witness = witness.path.clone();
-                altered.push(Altered { kind: "digest_mismatch", path, witness, expected, found });
-            }
-        }
-        Ok(altered)
-    }
-}
-
-fn measure(path: &Path) -> io::Result<(u64, Hash)> {
-    let mut file = File::open(path)?;
-    let (mut digest, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; DIGEST_BYTES]);
-    loop {
-        let read = file.read(&mut buffer)?;
-        if read == 0 {
-            return Ok((bytes, Hash::from_bytes(digest.finalize().into())));
-        }
-        digest.update(&buffer[..read]);
-        bytes += read as u64;
-    }
 }

@@ -224,7 +224,8 @@ pub enum Overall {
     Forked,
     /// Witnessed receipts are missing at its end.
     Truncated,
-    /// A manifest, or the file that one describes, is not what was written.
+    /// A manifest, or a backup that one describes, is not what was written, as far as was
+    /// looked at.
     Altered,
     /// The chain is whole, and no witness is of it.
     Unwitnessed,

@@ -10,9 +10,13 @@ use crate::store::error::Error;
 use crate::store::known::Known;
 use crate::store::receipts::Head;
 use crate::store::watch::Watch;
+use crate::throttle::Throttle;
 
 use super::job::Operation;
 use super::tx::Tx;
+
+/// A full disk fails one batch after another.
+static FAILURES: Throttle = Throttle::new(module_path!());
 
 /// What a batch needs.
 pub(super) struct Writer {
@@ -48,7 +52,7 @@ impl Writer {
             Ok(true) => self.watch.wrote(),
             Ok(false) => {}
             Err(error) => {
-                log::error!("a write transaction failed: {error}");
+                FAILURES.error(format_args!("a write transaction failed: {error}"));
                 self.watch.write_failed(error);
                 self.clean_up();
             }
@@ -110,10 +114,10 @@ impl Writer {
         if !connection.is_autocommit()
             && let Err(error) = execute(connection, "ROLLBACK")
         {
-            log::error!("cannot roll back: {error}");
+            FAILURES.error(format_args!("cannot roll back: {error}"));
         }
         if let Err(error) = self.cover_traces() {
-            log::error!("{error}");
+            FAILURES.error(error);
         }
     }
 

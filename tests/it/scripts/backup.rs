@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::Command;
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use super::super::support::{Gateway, Home, verified};
 use super::{Fault, Faults, decide, names, run, script};
@@ -63,6 +63,14 @@ fn a_backup_is_taken_proven_and_silent() {
 }
 
 #[test]
+fn an_address_may_end_with_a_slash() {
+    let office = Office::new();
+    let url = format!("http://{}/", office.gateway.address());
+    run(&mut office.backup(&["--url", &url])).assert_status(0);
+    assert_eq!(office.backups().len(), 1);
+}
+
+#[test]
 fn two_backups_within_a_second_get_two_names() {
     let office = Office::new();
     run(&mut office.backup(&["--verbose"])).assert_status(0).assert_says("took ");
@@ -86,19 +94,61 @@ fn a_gateway_that_is_not_there_or_refuses_is_status_1() {
 #[test]
 fn a_full_disk_of_the_gateway_is_status_7() {
     let office = Office::new();
+    let (url, server) = stub(vec!["507 x\r\n"; 1]);
+    run(&mut office.backup(&["--url", &url])).assert_status(7).assert_says("because");
+    assert_eq!(server.join().expect("served"), 1);
+}
+
+/// A gateway that gives these answers, each a status line's rest and headers, and then no
+/// more; ends with how many were asked for.
+fn stub(answers: Vec<&'static str>) -> (String, JoinHandle<usize>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("a port");
-    let server = thread::spawn(move || {
-        let (mut stream, _) = listener.accept().expect("a client");
-        assert!(stream.read(&mut [0; 4096]).expect("a request") > 0);
-        let body = "{\"message\":\"not enough room\"}";
-        write!(stream, "HTTP/1.1 507 x\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
-            .expect("sent");
-    });
-    run(&mut office.backup(&["--url", &format!("http://{address}")]))
-        .assert_status(7)
-        .assert_says("not enough room");
-    server.join().expect("served");
+    let url = format!("http://{}", listener.local_addr().expect("a port"));
+    let serve = move || {
+        for answer in &answers {
+            let (mut stream, _) = listener.accept().expect("a client");
+            assert!(stream.read(&mut [0; 4096]).expect("a request") > 0);
+            let body = "{\"message\":\"because\"}";
+            let length = body.len();
+            let head = format!("HTTP/1.1 {answer}Content-Length: {length}\r\nConnection: close\r\n\r\n");
+            stream.write_all(format!("{head}{body}").as_bytes()).expect("sent");
+        }
+        answers.len()
+    };
+    (url, thread::spawn(serve))
+}
+
+/// A folder of programs in front of the others: `sleep` writes down how long, and does not.
+fn with_patient_sleep(office: &Office, mut backup: Command) -> Command {
+    let tools = office.home.path("tools");
+    fs::create_dir_all(&tools).expect("a folder");
+    fs::write(tools.join("sleep"), "#!/bin/sh\necho \"$1\" >>\"${0%/*}/slept\"\n").expect("written");
+    fs::set_permissions(tools.join("sleep"), fs::Permissions::from_mode(0o755)).expect("a mode");
+    backup.env("PATH", format!("{}:/usr/local/bin:/usr/bin:/bin", tools.display()));
+    backup
+}
+
+#[test]
+fn a_busy_gateway_is_asked_again_when_it_says_and_no_more_than_six_times() {
+    for (answers, status, slept) in [
+        (vec!["503 x\r\nRetry-After: 5\r\n", "503 x\r\nretry-after: 0\r\n", "507 x\r\n"], 7, "5 0"),
+        (vec!["503 x\r\nRetry-After: 3\r\n"; 7], 1, "3 3 3 3 3 3"),
+        (vec!["409 x\r\n", "503 x\r\nRetry-After: 08\r\n", "409 x\r\n", "409 x\r\n"], 1, "1 8 1"),
+        // Not said, too long, or a date.
+        (vec!["503 x\r\n"], 1, ""),
+        (vec!["503 x\r\nRetry-After: 100\r\n"], 1, ""),
+        (vec!["503 x\r\nRetry-After: Fri, 31 Dec 1999 23:59:59 GMT\r\n"], 1, ""),
+    ] {
+        let office = Office::new();
+        let asked = answers.len();
+        let (url, server) = stub(answers);
+        run(&mut with_patient_sleep(&office, office.backup(&["--url", &url])))
+            .assert_status(status)
+            .assert_says("because");
+        assert_eq!(server.join().expect("served"), asked);
+        let written = fs::read_to_string(office.home.path("tools/slept")).unwrap_or_default();
+        assert_eq!(written.lines().collect::<Vec<_>>().join(" "), slept);
+    }
 }
 
 #[test]
@@ -112,6 +162,7 @@ fn bad_usage_is_status_2_and_takes_no_backup() {
         &["--keep-last"],
         &["--prune", "--keep-last", "some"],
         &["--prune", "--keep-last", "-1"],
+        &["--timeout", "1h"],
         &["--keep-last", "3"],
         &["--token-file", "none"],
         &["--token-file", "open.token"],
@@ -123,6 +174,19 @@ fn bad_usage_is_status_2_and_takes_no_backup() {
         assert_eq!(ran.err.lines().count(), 1, "{words:?}: {}", ran.err);
     }
     assert!(office.backups().is_empty());
+}
+
+#[test]
+fn of_a_link_to_a_token_the_mode_of_its_target_counts() {
+    let office = Office::new();
+    let (token, link) = (office.home.path("db/admin.token"), office.home.path("token"));
+    std::os::unix::fs::symlink(&token, &link).expect("linked");
+    run(&mut office.backup(&["--token-file", "token"])).assert_status(0);
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o644)).expect("a mode");
+    run(&mut office.backup(&["--token-file", "token"]))
+        .assert_status(2)
+        .assert_says("token can be read by everybody");
+    assert_eq!(office.backups().len(), 1);
 }
 
 #[test]
@@ -156,6 +220,24 @@ fn an_unproven_backup_is_status_3_and_nothing_is_pruned() {
     fs::write(office.home.path("backups/mine.db.manifest.json"), forged).expect("written");
     run(&mut office.backup(&["--prune", "--keep-last", "1"])).assert_status(3).assert_says("not proven");
     assert!(office.has(&first), "nothing was pruned");
+}
+
+#[test]
+fn a_damaged_backup_beside_the_new_one_is_status_8_and_nothing_is_pruned() {
+    let office = Office::new();
+    office.gateway.backup(&office.home, "older.db");
+    office.touch_old();
+    fs::write(office.home.path("backups/older.db"), "").expect("emptied");
+    let words = ["--copy-off", "touch copied", "--prune", "--keep-last", "1"];
+    run(&mut office.backup(&words))
+        .assert_status(8)
+        .assert_says("is proven")
+        .assert_says("older.db.manifest.json: expected")
+        .assert_says("found \"0 bytes\"");
+    assert!(office.home.path("copied").exists() && office.backups().len() == 2);
+    fs::remove_file(office.home.path("backups/older.db")).expect("moved away");
+    run(&mut office.backup(&words)).assert_status(0);
+    assert_eq!(office.backups().len(), 1);
 }
 
 #[test]
@@ -280,6 +362,8 @@ fn pruning_keeps_what_a_rule_keeps_and_says_why() {
     for (rules, kept) in [
         (&["--keep-last", "1"][..], &[0][..]),
         (&["--keep-last", "3"], &[0, 1, 2]),
+        (&["--keep-last", "08"], &[0, 1, 2, 3, 4, 5, 6, 7]),
+        (&["--keep-last", "0010"], &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
         (&["--keep-daily", "2"], &[0, 2]),
         (&["--keep-daily", "4"], &[0, 2, 4, 5]),
         (&["--keep-weekly", "3"], &[0, 2, 5]),

@@ -122,6 +122,17 @@ fn a_drill_without_a_backup_is_status_2() {
 }
 
 #[test]
+fn a_time_that_is_no_number_is_status_2_before_anything_is_made() {
+    let home = office();
+    for seconds in ["x", "", "-1", "1.5"] {
+        let ran = run(&mut script(&home, "drill.sh", &["--recover-max", seconds]));
+        ran.assert_status(2).assert_says("--recover-max");
+        assert_eq!((ran.out.as_str(), ran.err.lines().count()), ("", 1), "{seconds}");
+    }
+    run(&mut script(&home, "drill.sh", &["--recover-max", "0090"])).assert_status(0);
+}
+
+#[test]
 fn killed_at_any_step_a_drill_touches_nothing_and_the_next_one_sweeps() {
     let home = office();
     let (database, backups) = (home.database_files(), home.snapshot("backups"));

@@ -2,6 +2,7 @@
 //! when a step fails, and when it is killed at any of its steps.
 
 mod backup;
+mod demo;
 mod drill;
 mod notify;
 mod restore;
@@ -38,10 +39,18 @@ impl Ran {
 
 /// A script in this folder, as cron would run it: next to nothing in its environment.
 fn script(home: &Home, name: &str, arguments: &[&str]) -> Command {
+    script_at(home, &source_of(name), arguments)
+}
+
+fn source_of(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name)
+}
+
+fn script_at(home: &Home, path: &Path, arguments: &[&str]) -> Command {
     let temporary = home.path("tmp");
     fs::create_dir_all(&temporary).expect("a folder");
     let mut command = Command::new("/bin/sh");
-    command.arg(format!("{}/scripts/{name}", env!("CARGO_MANIFEST_DIR"))).args(arguments);
+    command.arg(path).args(arguments);
     command.current_dir(home.path("")).env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin");
     command.env("TMPDIR", temporary).env("AEGIS_VERIFIER", VERIFIER).env("AEGIS_GATEWAY", GATEWAY);
     command.stdin(Stdio::null());
@@ -123,4 +132,26 @@ fn mode(path: &Path) -> u32 {
 /// Decisions of an agent that is registered first.
 fn decide(gateway: &Gateway, agent: &str, count: usize) -> Vec<String> {
     super::support::decide(&gateway.agent(agent), count)
+}
+
+#[test]
+fn a_program_that_is_not_built_yet_is_named_with_the_command_that_builds_it() {
+    let home = Home::new();
+    for folder in ["bin", "backups"] {
+        fs::create_dir(home.path(folder)).expect("a folder");
+    }
+    fs::write(home.path("a.db"), "a backup").expect("written");
+    for (name, arguments, missing) in [
+        ("backup.sh", &[][..], "AEGIS_VERIFIER"),
+        ("restore.sh", &["a.db"], "AEGIS_VERIFIER"),
+        ("drill.sh", &[], "AEGIS_VERIFIER"),
+        ("drill.sh", &[], "AEGIS_GATEWAY"),
+    ] {
+        // Away from its folder, so that it does not find what was built here.
+        let path = home.path("bin").join(name);
+        fs::copy(source_of(name), &path).expect("copied");
+        let mut command = script_at(&home, &path, arguments);
+        command.env_remove(missing).env("PATH", "/usr/bin:/bin");
+        run(&mut command).assert_status(2).assert_says("not found; build it: cargo build --release; or ");
+    }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::super::support::{GATEWAY, Gateway, Home, decision_ids, verified, wait_until};
-use super::{Fault, Faults, Ran, decide, mode, names, run, script};
+use super::{Fault, Faults, Ran, decide, mode, names, run, script, source_of};
 
 const BACKUP: &str = "backups/before.db";
 /// A step before the new database has its name; the ones before are the same whether a
@@ -108,6 +108,32 @@ fn a_restore_starts_the_gateway_on_what_the_backup_held() {
 }
 
 #[test]
+fn the_scripts_own_settings_do_not_reach_the_gateway_that_is_started() {
+    let disaster = Disaster::new();
+    let help = disaster.home.command(&["--help"]).output().expect("help").stdout;
+    let help = String::from_utf8(help).expect("text");
+    let words = start("");
+    let mut restore = disaster.restore(&words.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut set = 0;
+    for name in ["backup.sh", "drill.sh", "restore.sh"] {
+        let text = fs::read_to_string(source_of(name)).expect("a script");
+        for setting in text.split("${").filter_map(|rest| rest.split_once(":-")).map(|(name, _)| name) {
+            // The two programs are set already, and needed.
+            let is_own = setting.starts_with("AEGIS_") && !help.contains(setting);
+            if is_own && !matches!(setting, "AEGIS_VERIFIER" | "AEGIS_GATEWAY") {
+                restore.env(setting, "x");
+                set += 1;
+            }
+        }
+    }
+    assert!(set >= 10, "{set}");
+    run(&mut restore).assert_status(0);
+    let _left = Left::behind(&disaster.home);
+    let log = fs::read_to_string(disaster.home.path("log")).expect("a log");
+    assert!(!log.contains("is not a setting"), "{log}");
+}
+
+#[test]
 fn the_old_database_is_kept_whole_and_private_with_its_log() {
     let disaster = Disaster::new();
     run(&mut disaster.restore(&[])).assert_status(0).assert_says("start the gateway");
@@ -186,7 +212,7 @@ fn a_restore_is_refused_while_a_gateway_runs_also_without_flock() {
 fn a_gateway_that_does_not_start_puts_everything_back() {
     let disaster = Disaster::new();
     let before = disaster.files();
-    run(&mut disaster.restore(&["--start", "false"]))
+    run(&mut disaster.restore(&["--ready-max", "09", "--start", "false"]))
         .assert_status(1)
         .assert_says("'false' ended with 1")
         .assert_says("all is as before");
@@ -393,7 +419,9 @@ fn an_older_backup_is_restored_as_well_as_the_newest() {
     decide(&gateway, "two", 2);
     gateway.backup(&home, "later.db");
     assert_eq!(gateway.stop(), 0);
-    run(&mut script(&home, "restore.sh", &[BACKUP])).assert_status(0);
+    // Also when the newest one is damaged: it is a witness by its manifest all the same.
+    fs::write(home.path("backups/later.db"), "").expect("emptied");
+    run(&mut script(&home, "restore.sh", &[BACKUP])).assert_status(0).assert_says("1 later than this backup");
     assert_eq!(verified(&home.database()), 2);
 }
 
@@ -464,11 +492,17 @@ impl Ground {
     }
 
     /// Does the fault at every step in turn; returns how many there are.
-    fn at_every_step(&self, fault: Fault, more: &[&str], check: impl Fn(u32, &Ran)) -> u32 {
+    fn at_every_step(&self, fault: Fault, more: &[&str], check: impl FnMut(u32, &Ran)) -> u32 {
         self.at_every_step_from(1, fault, more, check)
     }
 
-    fn at_every_step_from(&self, first: u32, fault: Fault, more: &[&str], check: impl Fn(u32, &Ran)) -> u32 {
+    fn at_every_step_from(
+        &self,
+        first: u32,
+        fault: Fault,
+        more: &[&str],
+        mut check: impl FnMut(u32, &Ran),
+    ) -> u32 {
         for step in first.. {
             self.reset();
             let Some(ran) = self.faults.run_with(fault, step, &mut self.restore(more)) else {
@@ -510,6 +544,26 @@ fn killed_at_any_step_of_putting_back_a_restore_is_repaired_by_one_command() {
             );
         });
         assert!(steps >= 20, "{steps}");
+    }
+}
+
+#[test]
+fn whoever_finishes_a_killed_restore_says_where_the_old_database_is() {
+    let ground = Ground::new();
+    for fault in [Fault::KillBefore, Fault::KillAfter] {
+        let mut finished = 0;
+        ground.at_every_step_from(PREPARED, fault, &[], |step, ran| {
+            let repaired = run(&mut script(&ground.home, "restore.sh", &["--repair"]));
+            let said = format!("{}{}", ran.out, repaired.assert_status(0).out);
+            let bad = names(&ground.home.path("db")).into_iter().find(|name| name.contains(".bad-"));
+            if let Some(bad) = bad {
+                let bad = ground.home.path("db").join(bad);
+                let words = format!("the old database is in {};", bad.display());
+                assert!(said.contains(&words), "{fault:?} {step}: {said}");
+                finished += 1;
+            }
+        });
+        assert!(finished >= 5, "{finished}");
     }
 }
 
