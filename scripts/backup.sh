@@ -1,37 +1,37 @@
 #!/bin/sh
-# Takes a backup of the running gateway, proves the file against every witness of its
-# folder, copies it off, and only then prunes older ones. Silent when all is well, so
-# that cron's mail means trouble. cron runs it as often as decisions may be lost: hourly
-# in scripts/systemd/crontab.
+# Takes a backup of the running gateway, verifies the file against every witness in its
+# folder, copies it elsewhere, and only then prunes older ones. Silent on success, so mail
+# from cron means trouble. The interval is how much history you can afford to lose:
+# scripts/systemd/crontab runs it hourly.
 #
 # Usage: backup.sh [OPTION]...      flag, environment, default:
 #   --url URL            AEGIS_URL             http://127.0.0.1:8080
-#   --token-file FILE    AEGIS_TOKEN_FILE      db/admin.token; a token of the scope "backup"
-#                                              is enough. AEGIS_TOKEN is the token itself.
-#   --backup-dir FOLDER  AEGIS_BACKUP_DIR      backups: the gateway's own, seen from here
+#   --token-file FILE    AEGIS_TOKEN_FILE      db/admin.token; a token with scope "backup" is
+#                                              enough. AEGIS_TOKEN is the token itself.
+#   --backup-dir FOLDER  AEGIS_BACKUP_DIR      backups: the gateway's, as seen from here
 #   --verifier PATH      AEGIS_VERIFIER        beside this script, target/release, PATH
 #   --timeout SECONDS    AEGIS_BACKUP_TIMEOUT  3600
 #   --copy-off COMMAND   AEGIS_COPY_OFF        run by sh -c, with the paths of the file, its
 #                        manifest and its .sha256 as $1 $2 $3, and in the environment as
 #                        AEGIS_BACKUP_FILE, AEGIS_BACKUP_MANIFEST, AEGIS_BACKUP_SHA256
-#   --prune              AEGIS_PRUNE=yes       remove what no rule below keeps
-#   --keep-last N        AEGIS_KEEP_LAST       the newest N
-#   --keep-daily N       AEGIS_KEEP_DAILY      the newest of each of the last N days that have one
-#   --keep-weekly N      AEGIS_KEEP_WEEKLY     the same by ISO weeks; days and weeks are UTC's
-#   --keep-monthly N     AEGIS_KEEP_MONTHLY    the same by months
+#   --prune              AEGIS_PRUNE=yes       remove backups that no rule below keeps
+#   --keep-last N        AEGIS_KEEP_LAST       keep the newest N
+#   --keep-daily N       AEGIS_KEEP_DAILY      keep the newest of each of the last N days that
+#                                              have one
+#   --keep-weekly N      AEGIS_KEEP_WEEKLY     likewise by ISO week; days and weeks are in UTC
+#   --keep-monthly N     AEGIS_KEEP_MONTHLY    likewise by month
 #   --dry-run            take no backup, remove nothing, print a reason for each file
-#   --verbose            say what is done
+#   --verbose            print each step
 #
-# While the gateway answers 503 with Retry-After, as it does during another backup, it is
-# asked again then, six times.
+# A 503 with Retry-After, as during another backup, is retried up to six times.
 #
-# Only auto-<UTC time>.db and its .sha256 are ever removed. The newest stays whatever the
-# rules say, backups of other names stay, and so do all manifests: they pin the history.
+# Only auto-<UTC time>.db and its .sha256 are ever removed. The newest backup, backups with
+# other names and all manifests are always kept: manifests pin the history.
 #
-# Exit status: 0 done; 1 no backup: the gateway was not reached or refused; 2 usage, a
-# missing program, folder or token; 3 the backup is there but not proven; 4 the copy off
-# failed; 5 pruning failed; 6 another run is at work; 7 no room on the gateway's disk; 8 the
-# backup is proven and copied off, but another one in the folder is damaged: move that away,
+# Exit status: 0 done; 1 no backup: the gateway was unreachable or refused; 2 usage error, or
+# a missing program, folder or token; 3 the backup exists but is not verified; 4 the copy
+# failed; 5 pruning failed; 6 another run is in progress; 7 no room on the gateway's disk; 8
+# the backup is verified and copied, but another one in the folder is damaged: move that away
 # without its manifest; 129, 130, 143 a signal. After 1, 2, 3, 4, 6, 7 and 8 nothing was
 # pruned.
 set -eu

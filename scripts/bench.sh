@@ -1,10 +1,10 @@
 #!/bin/sh
-# Measures a release build on this machine, beside plain baselines in the same run, and
-# prints one table. Writes to a temporary folder only; needs cargo and sqlite3.
+# Measures a release build on this machine, together with simple baselines, and prints one
+# table. Writes only to a temporary folder; needs cargo and sqlite3.
 #
 # Usage: sh scripts/bench.sh [throughput | rules | scale | backup_under_load]...   (all of them)
 #   AEGIS_BENCH_RECEIPTS   sizes of the large databases  (10000,1000000)
-#   TMPDIR                 where they are made: about 1.1 kB a receipt, three times
+#   TMPDIR                 where they are created: about 1.1 kB per receipt, three times
 #
 # Exit status: 0 done; 1 something failed; 2 a program is missing.
 set -eu

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Everything that must hold before a change lands: format, lints, tests, scripts.
-# Run by hand or by CI, from anywhere. Exit status: 0 all well, else the first failure's.
+# Runs everything that must pass before a change is merged: format, lints, tests, scripts.
+# Run it by hand or in CI, from anywhere. Exit status: 0, or that of the first failure.
 set -eu
 
 cd "$(dirname "$0")/.."

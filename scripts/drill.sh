@@ -1,21 +1,20 @@
 #!/bin/sh
-# The disaster drill: restores a backup into a temporary folder, starts a gateway on it,
-# checks its health, counts, head and chain against the manifest, has it decide once, and
-# removes everything. Reads the backups alone: the live database, its folder and its
-# gateway are never touched. cron runs it weekly in scripts/systemd/crontab, and mails
-# the report.
+# Disaster drill: restores a backup into a temporary folder, starts a gateway on it, checks
+# its health, counts, head and chain against the manifest, requests one decision, and removes
+# everything. It reads only the backups; the live database, its folder and its gateway are
+# never touched. scripts/systemd/crontab runs it weekly, and cron mails the report.
 #
 # Usage: drill.sh [OPTION]... [BACKUP]     the newest one, by the time in its manifest
 #   --backup-dir FOLDER  AEGIS_BACKUP_DIR  backups
 #   --recover-max S      AEGIS_RECOVER_MAX 600   seconds until the restored gateway is ready
 #   --quiet              print the report only when the drill fails
-#   TMPDIR               where the copy is made: it needs room for twice the backup  /tmp
+#   TMPDIR               where the copy is made; needs room for twice the backup  /tmp
 #   AEGIS_GATEWAY, AEGIS_VERIFIER          the programs: beside this script, target/release, PATH
 #
-# The time to recover is from the first look at the backup to the ready gateway.
+# The recovery time runs from the first access to the backup until the gateway is ready.
 #
-# Exit status: 0 passed; 1 the drill failed: the report says at which step; 2 usage, a
-# missing program or no backup; 3 the backup is not proven; 129, 130, 143 a signal.
+# Exit status: 0 passed; 1 the drill failed, and the report says at which step; 2 usage error,
+# missing program or no backup; 3 the backup is not verified; 129, 130, 143 a signal.
 set -eu
 umask 077
 LC_ALL=C

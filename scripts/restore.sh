@@ -1,30 +1,30 @@
 #!/bin/sh
-# Puts a backup in the place of the database, with the gateway stopped: proves it, sets
-# the old database aside with all its files, installs a synced copy, and undoes it all
-# when a step fails. Run by hand, and by drill.sh from cron; never by cron itself.
+# Replaces the database with a backup while the gateway is stopped: verifies the backup, sets
+# the old database and all its files aside, installs a synced copy, and undoes everything if
+# a step fails. Run by hand, and by drill.sh from cron; never by cron itself.
 #
 # Usage: restore.sh BACKUP [OPTION]... [--start COMMAND [ARGUMENT]...]
 #        restore.sh --repair [--db PATH]
 #   --db PATH           AEGIS_DB_PATH   db/aegisagent.db
 #   --against PATH      a witness, or a folder of them, kept elsewhere; may be repeated.
-#                       The folder of the backup is one in any case.
-#   --without-manifest  accept a backup without its manifest: the chain is still proven,
-#                       but not that it is the backup that was taken
+#                       The backup's own folder is always included.
+#   --without-manifest  accept a backup without its manifest: the chain is still verified,
+#                       but not that this is the backup that was taken
 #   --ready-max SECONDS how long the start may take (600)
 #   --start COMMAND...  the rest of the line: starts the gateway on that database, in the
 #                       foreground or through a service manager. It must become ready and
-#                       hold the backup's head; else it is stopped and all is put back.
-#   --repair            finish, or undo, what a killed run left; then stop
+#                       have the backup's head; otherwise it is stopped and all is put back.
+#   --repair            finish or undo what a killed run left behind, then exit
 #   AEGIS_VERIFIER, AEGIS_GATEWAY       the programs: beside this script, target/release, PATH
 #
-# At every moment PATH is the old database, or the new one, or an empty file on which no
-# gateway starts. What a kill left is in PATH.restoring; --repair, or the next run, brings
-# it to an end. The old files are in PATH.bad-<UTC time>/ afterwards.
+# At any moment PATH is the old database, the new one, or an empty file on which no gateway
+# starts. A killed run leaves PATH.restoring; --repair or the next run completes or undoes it.
+# Afterwards the old files are in PATH.bad-<UTC time>/.
 #
-# Exit status: 0 restored; 1 a step failed and all is as before; 2 usage, a missing
-# program or file; 3 the backup is not proven, nothing was touched; 4 a gateway holds the
-# database, nothing was touched; 5 a step failed and could not be undone: the message
-# says what to do; 129, 130, 143 a signal, all is as before.
+# Exit status: 0 restored; 1 a step failed and everything is as before; 2 usage error, or a
+# missing program or file; 3 the backup is not verified, nothing was touched; 4 a gateway
+# holds the database, nothing was touched; 5 a step failed and could not be undone: the
+# message says what to do; 129, 130, 143 a signal, everything is as before.
 set -eu
 umask 077
 LC_ALL=C

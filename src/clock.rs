@@ -1,17 +1,17 @@
-//! The time of day, passed in wherever it is needed so that tests can set it.
+//! The clock, passed in wherever time is needed so that tests can set it.
 
 use std::fmt::Debug;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::domain::time::Timestamp;
 
-/// Where the time comes from.
+/// A source of time.
 pub trait Clock: Debug + Send + Sync {
-    /// The time now.
+    /// The current time.
     fn now(&self) -> Timestamp;
 }
 
-/// The system's clock.
+/// The system clock.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
@@ -21,7 +21,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A time of the system's, such as a file's.
+/// Converts a system time, such as a file's.
 pub fn timestamp_of(time: SystemTime) -> Timestamp {
     let micros = |duration: std::time::Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
     Timestamp::from_micros(match time.duration_since(UNIX_EPOCH) {

@@ -1,4 +1,4 @@
-//! The system's randomness, and the ids and secrets made of it.
+//! The system's randomness, and the ids and secrets made from it.
 
 use std::io;
 
@@ -21,8 +21,8 @@ pub fn hex<const N: usize>() -> io::Result<String> {
     Ok(bytes::<N>()?.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// A UUID of version 7 (RFC 9562, section 5.7): the time in milliseconds, then 74
-/// random bits. Ids that grow with time keep their indexes append-mostly.
+/// A version 7 UUID (RFC 9562, section 5.7): the time in milliseconds, then 74 random bits.
+/// Ids that grow with time keep their indexes append-mostly.
 pub fn uuid(now: Timestamp) -> io::Result<String> {
     let mut random = bytes::<10>()?;
     random[0] = 0x70 | random[0] & 0x0f;

@@ -1,4 +1,4 @@
-//! `aegis-gateway`: arguments, settings, log, store, server, shutdown. Wiring only.
+//! `aegis-gateway`: only wires up arguments, settings, log, store, server and shutdown.
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
@@ -31,15 +31,15 @@ aegis-gateway: decides, records and proves what AI agents may do
 Usage: aegis-gateway [--check-config | healthcheck | --help | --version]
 
   (nothing)        run the gateway
-  --check-config   check the settings and print them; touches nothing
+  --check-config   check the settings and print them; change nothing
   healthcheck      ask the running gateway whether it is ready
 
-Settings, by environment, with their defaults:
+Settings (environment variables), with their defaults:
 ";
 
 const STATUS: &str = "
 Exit status: 0 stopped cleanly (or ready); 1 failed while running (or not ready);
-2 usage or a bad setting; 3 the database was refused, and every file left as it was.
+2 usage error or invalid setting; 3 the database was refused and every file left untouched.
 ";
 
 const FAILED: u8 = 1;
@@ -48,12 +48,12 @@ const REFUSED: u8 = 3;
 
 /// How long requests in flight may take to finish after SIGTERM.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(8);
-/// How long `healthcheck` waits.
+/// How long `healthcheck` waits for each step.
 const HEALTHCHECK_MAX: Duration = Duration::from_secs(4);
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    // A word that is not UTF-8 matches none of these.
+    // An argument that is not UTF-8 becomes "?", which matches nothing below.
     let words: Vec<&str> = arguments.iter().map(|word| word.to_str().unwrap_or("?")).collect();
     match words.as_slice() {
         [] => with_config(run),
@@ -84,7 +84,7 @@ fn run(config: Config) -> ExitCode {
 
 fn start(config: &Config) -> ExitCode {
     for name in &config.unknown {
-        log::warn!("{name} is not a setting of this program");
+        log::warn!("{name} is not a known setting");
     }
     let signals = match catch_signals() {
         Ok(signals) => signals,
@@ -124,7 +124,7 @@ fn serve(config: &Config, clock: Arc<SystemClock>, started: Started, mut signals
     let server = match listen(config, listener, &gateway, &guard) {
         Ok(server) => server,
         Err(error) => {
-            let status = fail(FAILED, &format!("cannot start to serve: {error}"));
+            let status = fail(FAILED, &format!("cannot start the server: {error}"));
             housekeeping::stop(&gateway);
             return stop(&gateway.store, guard, status);
         }
@@ -132,7 +132,7 @@ fn serve(config: &Config, clock: Arc<SystemClock>, started: Started, mut signals
     log::info!("aegis-gateway {} listens on {}", env!("CARGO_PKG_VERSION"), server.local_addr());
     notify::tell(config.notify_socket.as_ref(), State::Ready);
     if let Some(signal) = signals.forever().next() {
-        log::info!("stopping on signal {signal}; a second one ends at once");
+        log::info!("stopping on signal {signal}; a second one exits immediately");
         notify::tell(config.notify_socket.as_ref(), State::Stopping);
     }
     gateway.store.end_long_work();
@@ -159,19 +159,19 @@ fn listen(
     Ok(server)
 }
 
-/// Closes the database, which leaves no log beside it, and releases the lock.
+/// Closes the database, which removes its write-ahead log, and releases the lock.
 fn stop(store: &Store, guard: Guard, status: ExitCode) -> ExitCode {
     if let Err(error) = store.close() {
-        return fail(FAILED, &format!("{error}; nothing that was acknowledged is lost"));
+        return fail(FAILED, &format!("{error}; no acknowledged write is lost"));
     }
     match guard.release() {
         Ok(()) => status,
-        Err(error) => fail(FAILED, &format!("cannot record how the database was left: {error}")),
+        Err(error) => fail(FAILED, &format!("cannot record the clean shutdown of the database: {error}")),
     }
 }
 
-/// The first SIGTERM, SIGINT or SIGHUP is for the iterator; the second ends the
-/// process. SIGXFSZ would end it when a file reaches its size limit: caught, the
+/// The first SIGTERM, SIGINT or SIGHUP goes to the iterator; the second one ends the process.
+/// SIGXFSZ would kill the process when a file reaches its size limit; if it is caught, the
 /// write fails instead.
 fn catch_signals() -> io::Result<Signals> {
     let again = Arc::new(AtomicBool::new(false));
@@ -187,7 +187,7 @@ fn catch_signals() -> io::Result<Signals> {
     Signals::new(ends)
 }
 
-/// Started by nohup(1), the gateway goes on when its terminal goes away.
+/// If started by nohup(1), the gateway keeps running when its terminal closes.
 fn hangup_is_ignored() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -195,10 +195,10 @@ fn hangup_is_ignored() -> bool {
     mask.is_some_and(|mask| mask >> (SIGHUP - 1) & 1 == 1)
 }
 
-/// Makes glibc keep what is freed instead of giving it back page by page: every
-/// transaction frees some, and the next one would fault it in again. Freeing one
-/// large block raises its thresholds to that size (mallopt(3), M_MMAP_THRESHOLD);
-/// the block is never touched, so it takes no memory. Other allocators do not mind.
+/// Makes glibc keep freed memory instead of returning it page by page: every transaction frees
+/// some, and the next one would fault it in again. Freeing one large block raises glibc's
+/// thresholds to that size (mallopt(3), M_MMAP_THRESHOLD). The block is never touched, so it
+/// takes no memory. Harmless with other allocators.
 fn keep_freed_memory() {
     const LARGER_THAN_WHAT_IS_FREED_OFTEN: usize = 8 << 20;
     drop(std::hint::black_box(Vec::<u8>::with_capacity(LARGER_THAN_WHAT_IS_FREED_OFTEN)));
@@ -218,7 +218,7 @@ fn start_log(filter: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Asks `/readyz` of the running gateway. With port 0, the port stands in the lock file.
+/// Queries `/readyz` of the running gateway. With port 0, the lock file has the actual port.
 fn healthcheck(config: Config) -> ExitCode {
     match ask_readiness(&config) {
         Ok(()) => ExitCode::SUCCESS,
@@ -248,9 +248,9 @@ fn running_address(config: &Config) -> Result<SocketAddr, String> {
     let mut address = config.bind_addr;
     if address.port() == 0 {
         let lock = Layout::of(&config.db_path).map_err(|refusal| refusal.to_string())?.lock;
-        let text =
-            std::fs::read_to_string(&lock).map_err(|_| "no gateway runs on this database".to_owned())?;
-        address = text.parse().map_err(|_| format!("{} holds no address", lock.display()))?;
+        let text = std::fs::read_to_string(&lock)
+            .map_err(|_| "no gateway is running on this database".to_owned())?;
+        address = text.parse().map_err(|_| format!("{} does not contain an address", lock.display()))?;
     }
     match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
@@ -267,9 +267,10 @@ fn print(text: &str) -> ExitCode {
     }
 }
 
-/// Says why in one line: the only way in which this program fails.
+/// Reports a failure in one line. Every failure of this program goes through here.
 fn fail(status: u8, message: &str) -> ExitCode {
-    // Not `eprintln!`, which panics where standard error is full: the status must hold.
+    // Not `eprintln!`, which panics if standard error cannot be written: the exit status
+    // must be right in any case.
     stderr::say(&format!("aegis-gateway: {message}"));
     ExitCode::from(status)
 }

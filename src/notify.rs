@@ -1,8 +1,8 @@
-//! Readiness, told to the service manager: one datagram to the socket that it named
-//! in `NOTIFY_SOCKET` (sd_notify(3)).
+//! Notifies the service manager of readiness: one datagram to the socket it named in
+//! `NOTIFY_SOCKET` (sd_notify(3)).
 //!
-//! Only a courtesy: a manager that does not listen never ends or delays the gateway
-//! by more than two seconds. Nothing here reads the environment.
+//! Best effort: a manager that does not listen never stops the gateway, nor delays it by more
+//! than two seconds.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -12,13 +12,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
-/// How long a manager whose queue is full is waited for.
+/// How long to wait for a manager whose queue is full.
 const SEND_MAX: Duration = Duration::from_secs(2);
 
-/// What the manager is told.
+/// The state reported to the manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
-    /// Requests are served from now on.
+    /// Requests are being served.
     Ready,
     /// The gateway has begun to stop.
     Stopping,
@@ -33,8 +33,8 @@ impl fmt::Display for State {
     }
 }
 
-/// Tells the manager, if there is one; a failure is logged, never returned: the
-/// gateway serves as well without.
+/// Tells the manager, if there is one. Failures are only logged, since the gateway works
+/// without it.
 pub fn tell(socket: Option<&OsString>, state: State) {
     let Some(socket) = socket else { return };
     if let Err(error) = send(socket, state) {
@@ -50,12 +50,12 @@ fn send(socket: &OsStr, state: State) -> io::Result<()> {
     Ok(())
 }
 
-/// A path from the root, or `@` and a name that is in no file system (unix(7)).
+/// An absolute path, or `@` and an abstract socket name (unix(7)).
 fn address(socket: &[u8]) -> io::Result<SocketAddr> {
     match socket {
         [b'/', ..] => SocketAddr::from_pathname(OsStr::from_bytes(socket)),
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "it begins neither with '/' nor with '@'")),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "it starts with neither '/' nor '@'")),
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// Locks `mutex`. A panic while it was held leaves nothing half done behind these
-/// locks: what can panic is caught before it unwinds through them.
+/// Locks `mutex`, ignoring poison. No state behind these locks is left half updated by a
+/// panic: code that can panic is caught before it unwinds through them.
 pub(crate) fn unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

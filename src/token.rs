@@ -1,4 +1,4 @@
-//! The operator's token: given, or made once and kept beside the database.
+//! The operator's token: configured, or generated once and kept beside the database.
 
 use std::fs;
 use std::io::{self, Write};
@@ -11,7 +11,7 @@ use crate::entropy;
 use crate::store::error::Refusal;
 use crate::store::files;
 
-/// The SHA-256 of the operator's token. Makes the token where there is none yet.
+/// Returns the SHA-256 of the operator's token, generating the token if there is none.
 pub fn obtain(token: &AdminToken) -> Result<Hash, Refusal> {
     let text = match token {
         AdminToken::Given(text) => text.clone(),
@@ -27,10 +27,10 @@ pub fn obtain(token: &AdminToken) -> Result<Hash, Refusal> {
     Ok(Hash::of(text.as_bytes()))
 }
 
-/// A kill amid [`make`] leaves the token under a second name.
+/// If [`make`] is killed, the token may remain under a second name.
 fn remove_leftover(path: &Path) -> Result<(), Refusal> {
     let partial = files::with_suffix(path, ".partial");
-    // Looked for first: where a given token lies, nothing may be writable.
+    // Check first: the folder of an existing token may be read-only.
     if files::is_taken(&partial).map_err(Refusal::io("look at", &partial))? {
         files::remove_if_there(&partial).map_err(Refusal::io("remove", &partial))?;
     }
@@ -41,7 +41,7 @@ fn kept(path: &Path, text: String) -> Result<String, Refusal> {
     check_token(&text).map_err(|expected| {
         Refusal::new(
             format!("{} does not hold {expected}", path.display()),
-            "put the token back, or remove the file to have a new one made",
+            "put the token back, or remove the file to generate a new one",
         )
     })?;
     let mode = fs::metadata(path).map_err(Refusal::io("look at", path))?.permissions().mode();
@@ -51,7 +51,7 @@ fn kept(path: &Path, text: String) -> Result<String, Refusal> {
     Ok(text)
 }
 
-/// 256 bits of the system's randomness; the path is logged, never the token.
+/// Generates a token from 256 random bits. Logs the path, never the token.
 fn make(path: &Path) -> Result<String, Refusal> {
     let write = || -> io::Result<String> {
         let text = entropy::hex::<32>()?;
@@ -65,6 +65,6 @@ fn make(path: &Path) -> Result<String, Refusal> {
         Ok(text)
     };
     let text = write().map_err(Refusal::io("write the operator's token to", path))?;
-    log::info!("made the operator's token: it is in {}", path.display());
+    log::info!("generated the operator's token in {}", path.display());
     Ok(text)
 }

@@ -1,8 +1,8 @@
-//! Settings: the only reader of the environment.
+//! Settings: the only code that reads the environment.
 //!
-//! Read once, checked whole at start; a bad one ends the program before anything
-//! is touched, with a line that names the variable, the value and what is expected.
-//! A secret's value is never shown.
+//! All settings are read once and checked at startup. An invalid one ends the program before
+//! it touches anything, with a line that names the variable, its value and what was expected.
+//! Secret values are never shown.
 
 mod settings;
 mod value;
@@ -22,46 +22,46 @@ use value::Value;
 
 pub use settings::{SETTINGS, Setting, help};
 
-/// Shortest admin token that is accepted, in characters.
+/// Minimum length of the admin token, in characters.
 pub const TOKEN_CHARS_MIN: usize = 16;
-/// Longest admin token that is accepted, in characters.
+/// Maximum length of the admin token, in characters.
 pub const TOKEN_CHARS_MAX: usize = 512;
 
 /// Every setting, checked.
 #[derive(Clone)]
 pub struct Config {
-    /// `AEGIS_BIND_ADDR`: where to listen; port 0 takes any free one.
+    /// `AEGIS_BIND_ADDR`: where to listen; port 0 picks a free port.
     pub bind_addr: SocketAddr,
-    /// `AEGIS_DB_PATH`: the one database file.
+    /// `AEGIS_DB_PATH`: the database file.
     pub db_path: PathBuf,
     /// `AEGIS_BACKUP_DIR`: where backups are written.
     pub backup_dir: PathBuf,
     /// `AEGIS_ADMIN_TOKEN`, `AEGIS_ADMIN_TOKEN_FILE`, or the file beside the database.
     pub admin_token: AdminToken,
-    /// `AEGIS_WORKERS`: how many threads handle requests.
+    /// `AEGIS_WORKERS`: number of threads that handle requests.
     pub workers: usize,
-    /// `AEGIS_MAX_BODY_BYTES`: largest request body.
+    /// `AEGIS_MAX_BODY_BYTES`: largest request body, in bytes.
     pub body_bytes_max: usize,
-    /// `AEGIS_AUTH_FAILURES_PER_MINUTE`: requests without a valid token from one address; 0 is
-    /// no limit.
+    /// `AEGIS_AUTH_FAILURES_PER_MINUTE`: requests without a valid token from one address; 0
+    /// means no limit.
     pub auth_failures_per_minute: u32,
-    /// `AEGIS_AUTHORIZE_PER_SECOND`: authorizations of one agent; 0 is no limit.
+    /// `AEGIS_AUTHORIZE_PER_SECOND`: authorizations per agent; 0 means no limit.
     pub authorize_per_second: u32,
-    /// `AEGIS_APPROVAL_TTL_SECS`: how long an approval can be given and used, from the
-    /// decision that asked for it.
+    /// `AEGIS_APPROVAL_TTL_SECS`: how long an approval can be granted and used, counted from
+    /// the decision that required it.
     pub approval_ttl_seconds: u32,
     /// `RUST_LOG`: what is logged.
     pub log_filter: String,
-    /// `AEGIS_WAL_CHOICE`: the operator's answer where the guard cannot decide.
+    /// `AEGIS_WAL_CHOICE`: the operator's answer if the guard cannot decide.
     pub wal_choice: Option<WalChoice>,
-    /// `AEGIS_ACCEPT_ROLLBACK`: the hash of the head that the operator goes on from,
-    /// although a backup has seen a later one.
+    /// `AEGIS_ACCEPT_ROLLBACK`: the hash of the head from which the operator chooses to
+    /// continue although a backup has seen a later one.
     pub accept_rollback: Option<String>,
-    /// `AEGIS_PRE_MIGRATION_BACKUP`: whether a backup precedes the change of a schema.
+    /// `AEGIS_PRE_MIGRATION_BACKUP`: whether to take a backup before a schema migration.
     pub pre_migration_backup: bool,
-    /// `NOTIFY_SOCKET`, set by a service manager that waits to be told of readiness.
+    /// `NOTIFY_SOCKET`, set by a service manager that waits for a readiness notification.
     pub notify_socket: Option<OsString>,
-    /// Variables that look like settings but are not.
+    /// Variables that look like settings but are unknown.
     pub unknown: Vec<String>,
 }
 
@@ -70,11 +70,11 @@ pub struct Config {
 pub enum AdminToken {
     /// Given by a setting.
     Given(String),
-    /// Kept in this file, made at first start.
+    /// Kept in this file, which is created on first start.
     Kept(PathBuf),
 }
 
-/// A setting that cannot be used.
+/// A setting with an invalid value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     name: &'static str,
@@ -104,7 +104,7 @@ impl Config {
         Ok(Config { notify_socket, ..Self::from_variables(&variables)? })
     }
 
-    /// Checks the given variables; an empty value counts as not set.
+    /// Checks the given variables; an empty value counts as unset.
     pub fn from_variables(variables: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
         let get = |name| value_of(name, variables);
         let find = |name| Some(get(name)).filter(|value| !value.text.is_empty());
@@ -130,12 +130,13 @@ impl Config {
 }
 
 fn value_of<'a>(name: &str, variables: &'a BTreeMap<String, String>) -> Value<'a> {
-    let Setting { name, default, .. } = settings::find(name).expect("only settings are read");
+    let Setting { name, default, .. } =
+        settings::find(name).expect("every name read is in the table of settings");
     let given = variables.get(*name).map(String::as_str).filter(|text| !text.is_empty());
     Value { name, text: given.unwrap_or(default) }
 }
 
-/// An error if this is a setting; of any other variable only the name is used.
+/// Returns an error if this is a setting. Of other variables only the name is used.
 fn not_utf8(name: &str) -> Result<String, ConfigError> {
     match settings::find(name) {
         Some(Setting { name, .. }) => Err(Value { name, text: "(not UTF-8)" }.expected("text in UTF-8")),
@@ -182,7 +183,7 @@ impl fmt::Display for Config {
     }
 }
 
-/// Checks a token's text: what a header can carry and a guess cannot find.
+/// Checks that a token fits into a header and cannot be guessed.
 pub fn check_token(token: &str) -> Result<(), String> {
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("a token of visible ASCII characters without spaces".to_owned());
@@ -195,18 +196,18 @@ pub fn check_token(token: &str) -> Result<(), String> {
     }
     // A limited token configured here by mistake would gain full rights.
     if token.starts_with(crate::domain::operator::TOKEN_PREFIX) {
-        return Err("a token that the gateway did not make".to_owned());
+        return Err("a token that was not created by the gateway".to_owned());
     }
     Ok(())
 }
 
-/// A token, and what an editor may leave after it.
+/// Enough for a token and whatever an editor may append.
 const TOKEN_FILE_BYTES_MAX: u64 = 4096;
 
-/// Reads a token file: one line, its end not part of the token.
+/// Reads a token file: one line, without its line ending.
 pub fn read_token_file(path: &Path) -> io::Result<String> {
     let text = String::from_utf8(files::read_small(path, TOKEN_FILE_BYTES_MAX)?);
-    let text = text.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not text"))?;
+    let text = text.map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not UTF-8 text"))?;
     Ok(text.trim_end_matches(['\n', '\r']).to_owned())
 }
 

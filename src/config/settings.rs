@@ -1,13 +1,13 @@
-//! The table of settings, which the reader, the help text and the README follow.
+//! The table of settings, on which parsing, the help text and the README are based.
 
-/// A variable of the environment that the gateway reads.
+/// An environment variable that the gateway reads.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
-    /// Its name.
+    /// The name.
     pub name: &'static str,
-    /// The value if it is unset or empty; itself empty where there is no default.
+    /// The value if the variable is unset or empty; empty if there is no default.
     pub default: &'static str,
-    /// What it is, in a few words.
+    /// A short description.
     pub help: &'static str,
 }
 
@@ -21,32 +21,36 @@ pub const SETTINGS: &[Setting] = &[
     setting("AEGIS_DB_PATH", "db/aegisagent.db", "the database"),
     setting("AEGIS_BACKUP_DIR", "backups", "where backups are written"),
     setting("AEGIS_ADMIN_TOKEN", "", "the operator's token"),
-    setting("AEGIS_ADMIN_TOKEN_FILE", "", "a file that holds it; else admin.token beside the database"),
+    setting(
+        "AEGIS_ADMIN_TOKEN_FILE",
+        "",
+        "a file that holds the token; default: admin.token beside the database",
+    ),
     setting("AEGIS_WORKERS", "16", "threads that handle requests"),
-    setting("AEGIS_MAX_BODY_BYTES", "1048576", "largest request body"),
+    setting("AEGIS_MAX_BODY_BYTES", "1048576", "largest request body in bytes"),
     setting("RUST_LOG", "info", "off, error, warn, info, debug, trace, or target=level pairs"),
-    setting("AEGIS_APPROVAL_TTL_SECS", "1800", "how long an approval can be given and used"),
+    setting("AEGIS_APPROVAL_TTL_SECS", "1800", "how long an approval can be granted and used, in seconds"),
     setting(
         "AEGIS_AUTH_FAILURES_PER_MINUTE",
         "60",
-        "requests of one address without a valid token; 0: no limit",
+        "requests without a valid token per address; 0: no limit",
     ),
-    setting("AEGIS_AUTHORIZE_PER_SECOND", "0", "authorizations of one agent; 0: no limit"),
-    setting("AEGIS_PRE_MIGRATION_BACKUP", "on", "on or off: a backup before a start changes the schema"),
+    setting("AEGIS_AUTHORIZE_PER_SECOND", "0", "authorizations per agent; 0: no limit"),
+    setting("AEGIS_PRE_MIGRATION_BACKUP", "on", "on or off: take a backup before a schema migration"),
     setting(
         "AEGIS_ACCEPT_ROLLBACK",
         "",
-        "hash of the head to go on from, where a start was refused as rolled back",
+        "hash of the head to continue from, if startup was refused as rolled back",
     ),
-    setting("AEGIS_WAL_CHOICE", "", "replay:ID or set-aside:ID, where a start was refused over a log"),
+    setting("AEGIS_WAL_CHOICE", "", "replay:ID or set-aside:ID, if startup was refused because of a log"),
 ];
 
-/// The setting of that name.
+/// Finds a setting by name.
 pub(super) fn find(name: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.name == name)
 }
 
-/// The table for people: a line each, in columns.
+/// The table as help text: one line per setting, in columns.
 pub fn help() -> String {
     let width = |of: fn(&Setting) -> &'static str| SETTINGS.iter().map(|setting| of(setting).len()).max();
     let name_width = width(|setting| setting.name).unwrap_or(0);

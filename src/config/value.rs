@@ -1,4 +1,4 @@
-//! What the text of a setting means.
+//! Parses the text of a setting.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use crate::store::guard::WalChoice;
 
 use super::ConfigError;
 
-/// A setting's value: as it is set, or its default.
+/// The text of a setting: the configured one or the default.
 #[derive(Clone, Copy)]
 pub(super) struct Value<'a> {
     pub(super) name: &'static str,
@@ -19,7 +19,7 @@ pub(super) struct Value<'a> {
 }
 
 impl Value<'_> {
-    /// The error for a value that is not what it should be.
+    /// The error for an invalid value.
     pub(super) fn expected(self, what: &str) -> ConfigError {
         ConfigError { name: self.name, value: format!("{:?}", self.text), expected: what.to_owned() }
     }
@@ -32,7 +32,7 @@ impl Value<'_> {
         number.ok_or_else(|| self.expected(&format!("a whole number from {min} to {max}")))
     }
 
-    /// Events in a unit of time: 0 to a million; 0 is no limit.
+    /// Events per unit of time, up to a million; 0 means no limit.
     pub(super) fn rate(self) -> Result<u32, ConfigError> {
         self.number(0, 1_000_000)
     }
@@ -59,17 +59,19 @@ impl Value<'_> {
         Ok(path)
     }
 
-    /// A folder, or a path where one can be made.
+    /// A folder, or a path where one can be created.
     pub(super) fn folder(self) -> Result<PathBuf, ConfigError> {
         let path = self.path()?;
         match path.ancestors().find(|part| part.exists()) {
-            Some(part) if !part.is_dir() => Err(self.expected("the path of a folder, there or to be made")),
+            Some(part) if !part.is_dir() => {
+                Err(self.expected("the path of a folder that exists or can be created"))
+            }
             _ => Ok(path),
         }
     }
 
     fn path(self) -> Result<PathBuf, ConfigError> {
-        // SQLite takes these for something other than a file.
+        // SQLite would not treat these as file names.
         if self.text.starts_with("file:") || self.text.starts_with(':') || self.text.contains('\0') {
             return Err(self.expected("a plain path"));
         }
@@ -98,12 +100,12 @@ impl Value<'_> {
                 _ => None,
             }
         });
-        choice.ok_or_else(|| self.expected("replay:ID or set-aside:ID, with the ID that the refusal named"))
+        choice.ok_or_else(|| self.expected("replay:ID or set-aside:ID, with the ID named in the refusal"))
     }
 
     pub(super) fn head(self) -> Result<String, ConfigError> {
         if self.text != EMPTY_HEAD && Hash::parse(self.text).is_none() {
-            return Err(self.expected("the hash of the head that the refusal named"));
+            return Err(self.expected("the hash of the head named in the refusal"));
         }
         Ok(self.text.to_owned())
     }

@@ -124,8 +124,8 @@ pub(crate) fn update(call: &Call<'_>) -> Result<Response, Error> {
     Ok(Response::of(200, &shown(&lifecycle::update(call.gateway, call.actor()?, &call.id, changes)?)))
 }
 
-/// What one member of a body changes; `null` takes away what may be absent. A member that
-/// an agent has and that is not changed by this route is refused, not passed over.
+/// The change that one body member asks for; `null` clears an optional member. Members of an
+/// agent that this route cannot change are rejected, not ignored.
 fn change(name: &str, value: &Json) -> Result<Option<Change>, Error> {
     let fit = || Error::BadRequest(format!("the body does not fit: {name}"));
     let text = || -> Result<String, Error> {
@@ -159,7 +159,7 @@ fn change(name: &str, value: &Json) -> Result<Option<Change>, Error> {
     }))
 }
 
-/// An empty key could be a variable that was not set: it would mean no protection at all.
+/// Rejects an empty key: it may come from an unset variable, and would protect nothing.
 fn signing_key(text: &str) -> Result<SigningKey, Error> {
     checked("signing_key", text, 1, SIGNING_KEY_CHARS_MAX)?;
     Ok(SigningKey::new(text.as_bytes()))

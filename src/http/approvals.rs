@@ -21,7 +21,7 @@ use super::router::Call;
 
 const REASON_CHARS_MAX: usize = 4096;
 
-/// `GET /v1/approvals`: those that can still be decided.
+/// `GET /v1/approvals`: lists approvals that can still be decided.
 pub(crate) fn list(call: &Call<'_>) -> Result<Response, Error> {
     let page = Query::parse(&call.request.query, Query::PAGE)?.page()?;
     let mut body = vec![b'['];
@@ -42,7 +42,7 @@ pub(crate) fn get(call: &Call<'_>) -> Result<Response, Error> {
     Ok(Response::json(200, body))
 }
 
-/// The call is written as it is kept: canonical JSON, digit for digit what was hashed.
+/// Writes the call as it is stored: canonical JSON, byte for byte what was hashed.
 fn write(out: &mut Vec<u8>, Seen { approval, status, tool_call }: &Seen) {
     let (action_hash, original) = (approval.action_hash.to_hex(), approval.original_action_hash.to_hex());
     let is_edited = approval.edited_at.is_some();
@@ -99,9 +99,9 @@ fn decide(call: &Call<'_>, decide: Decide) -> Result<Response, Error> {
 fn approver(body: ApproverBody) -> Result<Approver, Error> {
     checked("approver_user_id", &body.approver_user_id, 1, ID_CHARS_MAX)?;
     if body.approver_user_id.trim().is_empty() {
-        return Err(Error::BadRequest("approver_user_id must name somebody".to_owned()));
+        return Err(Error::BadRequest("approver_user_id must not be blank".to_owned()));
     }
-    // Any characters: a reason may have several lines.
+    // Any characters are allowed: a reason may have several lines.
     if body.reason.as_ref().is_some_and(|reason| reason.chars().count() > REASON_CHARS_MAX) {
         return Err(Error::BadRequest(format!("reason must have at most {REASON_CHARS_MAX} characters")));
     }
@@ -132,7 +132,7 @@ pub(crate) fn edit(call: &Call<'_>) -> Result<Response, Error> {
     Ok(Response::of(200, &answer))
 }
 
-/// An unknown member may be a claim with its name misspelt: it is refused, not ignored.
+/// Unknown members are rejected, not ignored: one may be a misspelt `claimed_action_hash`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ConsumeBody {
@@ -154,7 +154,7 @@ pub(crate) fn consume(call: &Call<'_>) -> Result<Response, Error> {
     Ok(Response::of(200, &answer))
 }
 
-/// No body is no claim; one that cannot be read is not taken for none.
+/// An empty body makes no claim; an invalid one is an error.
 fn claim(call: &Call<'_>) -> Result<Option<Hash>, Error> {
     if call.request.body.is_empty() {
         return Ok(None);

@@ -11,7 +11,7 @@ use super::message::Response;
 use super::query::Query;
 use super::router::Call;
 
-/// Entries where no limit is given.
+/// Number of entries if no limit is given.
 const LIMIT_DEFAULT: u32 = 100;
 
 #[derive(Serialize)]
@@ -26,7 +26,7 @@ struct EventBody<'a> {
     skill: Option<&'a str>,
     action: Option<&'a str>,
     resource: Option<&'a str>,
-    /// A text that holds JSON: the contract's clients parse it.
+    /// JSON in a string: existing clients parse it.
     event_json: &'a str,
     input_hash: Option<&'a str>,
     output_hash: Option<&'a str>,

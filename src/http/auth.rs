@@ -1,4 +1,4 @@
-//! Who calls: a bearer token becomes a caller.
+//! Authentication: turns a bearer token into a caller.
 
 use crate::domain::canon::Hash;
 use crate::domain::{agent, operator};
@@ -8,10 +8,10 @@ use crate::service::{Error, Gateway, agents};
 use super::message::Request;
 use super::router::Access;
 
-/// Who calls.
+/// The caller of a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
-    /// Nobody in particular, where that is enough.
+    /// Anyone, on a route that needs no credential.
     Anyone,
     /// An operator.
     Operator(Actor),
@@ -19,7 +19,7 @@ pub enum Caller {
     Agent(Hash),
 }
 
-/// Who calls, by a token that is live; where none is asked for, none is looked at.
+/// Identifies the caller by a live token. Routes that need no token do not look at one.
 pub(crate) fn authenticate(gateway: &Gateway, request: &Request, access: Access) -> Result<Caller, Error> {
     if access == Access::Anyone {
         return Ok(Caller::Anyone);
@@ -41,9 +41,9 @@ pub(crate) fn authenticate(gateway: &Gateway, request: &Request, access: Access)
     Err(Error::Unauthorized)
 }
 
-/// What to answer where [`authenticate`] failed: of too many wrong credentials, the later ones
-/// get another answer. A valid one never comes here, so nobody is locked out by others who
-/// share an address.
+/// The error for a failed [`authenticate`], which becomes 429 after too many wrong
+/// credentials. Valid credentials never get here, so clients that share an address cannot
+/// lock each other out.
 pub(crate) fn refusal(gateway: &Gateway, request: &Request, error: Error) -> Error {
     match error {
         Error::Unauthorized => {
@@ -54,7 +54,7 @@ pub(crate) fn refusal(gateway: &Gateway, request: &Request, error: Error) -> Err
     }
 }
 
-/// Lets through who may use the route, and nobody else.
+/// Checks that the caller may use the route.
 pub(crate) fn authorize(caller: &Caller, access: Access) -> Result<(), Error> {
     match (access, caller) {
         (Access::Anyone, _) | (Access::Agent | Access::AgentOrOperator(_), Caller::Agent(_)) => Ok(()),
@@ -72,7 +72,7 @@ pub(crate) fn authorize(caller: &Caller, access: Access) -> Result<(), Error> {
     }
 }
 
-/// The credential of an `Authorization` header; the scheme's case does not matter.
+/// The credential of an `Authorization` header, with the scheme in any case.
 pub(crate) fn bearer(header: &str) -> Option<String> {
     let (scheme, credential) = header.trim().split_once(' ')?;
     let credential = credential.trim();

@@ -19,18 +19,18 @@ use super::error;
 use super::message::{Reply, Request, Response};
 use super::router::Call;
 
-/// Characters of an identifier that the caller makes up.
+/// Most characters in an identifier chosen by the caller.
 pub(super) const ID_CHARS_MAX: usize = 512;
-/// Characters of a nonce.
+/// Most characters in a nonce.
 const NONCE_CHARS_MAX: usize = 256;
 
-/// What a body has at the top in the flat form alone.
+/// Top-level members that only the flat form has.
 const FLAT_MEMBERS: [&str; 6] = ["tool", "action", "resource", "mutates_state", "parameters", "source_trust"];
 
-/// What a body has at the top in the nested form alone.
+/// Top-level members that only the nested form has.
 const NESTED_MEMBERS: [&str; 4] = ["agent", "context", "environment", "root_trust_level"];
 
-/// The nested form, and what may stand beside `tool_call`.
+/// The nested form.
 #[derive(Deserialize)]
 struct Nested {
     agent: AgentPart,
@@ -63,14 +63,14 @@ struct TracePart {
     root_trust_level: Option<String>,
 }
 
-/// What the flat form has beside the members of the call.
+/// The flat form, without the members of the call.
 #[derive(Deserialize)]
 struct Flat {
     source_trust: Option<String>,
     trace: Option<TracePart>,
 }
 
-/// What both forms may have at the top.
+/// Top-level members of both forms.
 #[derive(Deserialize)]
 struct Top {
     user: Option<UserPart>,
@@ -80,7 +80,7 @@ struct Top {
     timestamp: Option<String>,
 }
 
-/// Decodes and asks the service, which answers when the decision is on disk.
+/// Decodes the question and asks the service, which replies once the decision is on disk.
 pub(crate) fn authorize(call: &Call<'_>, reply: Reply) {
     match question(call) {
         Ok((admitted, request)) => {
@@ -99,18 +99,18 @@ fn question(call: &Call<'_>) -> Result<(Admitted, service::Request), Error> {
     Ok((admitted, decode(object(call.request)?)?))
 }
 
-/// Either form as a question.
+/// Decodes a question in either form.
 pub(crate) fn decode(body: Json) -> Result<service::Request, Error> {
     let top: Top = from_json(&body)?;
     let nested = body.get("tool_call").is_some();
-    // Ignoring one of them could lose the less trusted of two `source_trust`, or an
-    // environment that the agent may not act in.
+    // Ignoring such a member could lose the less trusted of two `source_trust` values, or an
+    // environment in which the agent may not act.
     let others = if nested { &FLAT_MEMBERS[..] } else { &NESTED_MEMBERS[..] };
     if let Some(name) = others.iter().find(|name| body.get(name).is_some()) {
         return Err(Error::BadRequest(if nested {
-            format!("{name} belongs to the flat form: it cannot stand beside tool_call")
+            format!("{name} belongs to the flat form and cannot be combined with tool_call")
         } else {
-            format!("{name} belongs to the nested form: without tool_call it would be passed over")
+            format!("{name} belongs to the nested form and needs tool_call")
         }));
     }
     let mut request = if nested { decode_nested(body)? } else { decode_flat(body)? };
@@ -126,7 +126,7 @@ fn freshness(nonce: Option<&str>, timestamp: Option<&str>) -> Result<Freshness, 
     if nonce.is_some_and(|nonce| !(1..=NONCE_CHARS_MAX).contains(&nonce.chars().count())) {
         return Err(Error::BadRequest(format!("nonce must have 1 to {NONCE_CHARS_MAX} characters")));
     }
-    let no_time = || Error::BadRequest("timestamp must be a date and time of RFC 3339".to_owned());
+    let no_time = || Error::BadRequest("timestamp must be an RFC 3339 date and time".to_owned());
     Ok(Freshness {
         nonce: nonce.map(|nonce| Hash::of(nonce.as_bytes())),
         timestamp: timestamp.map(|text| Timestamp::parse(text).ok_or_else(no_time)).transpose()?,
@@ -189,14 +189,14 @@ fn check(request: &service::Request) -> Result<(), Error> {
         ("parent_run_id", request.parent_run_id.as_ref(), ID_CHARS_MAX),
         ("request_id", request.request_id.as_ref(), ID_CHARS_MAX),
     ] {
-        // Any characters: whatever the caller names them by.
+        // Any characters are allowed: the caller chooses these.
         if text.is_some_and(|text| text.chars().count() > max) {
             return Err(Error::BadRequest(format!("{name} must have at most {max} characters")));
         }
     }
-    // Usually an unset shell variable; every request would then share one id.
+    // Usually an unset shell variable: all requests would share one id.
     if request.request_id.as_deref() == Some("") {
-        return Err(Error::BadRequest("request_id must not be empty; leave it out instead".to_owned()));
+        return Err(Error::BadRequest("request_id must not be empty; omit it instead".to_owned()));
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use super::message::{Reply, Response, Stream};
 use super::query::Query;
 use super::router::Call;
 
-/// What is not larger is read at once, and so sent whole or refused.
+/// Files up to this size are read in advance, so they are sent whole or not at all.
 const HELD_BYTES_MAX: u64 = 1 << 20;
 
 #[derive(Deserialize)]
@@ -54,7 +54,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Writes a backup and answers when it is whole, checked and synced.
+/// Takes a backup and responds once it is complete, checked and synced.
 pub(crate) fn create(call: &Call<'_>) -> Result<Response, Error> {
     let body: BackupBody = typed(call.request)?;
     let finished = backups::create(call.gateway, call.actor()?, &body.filename)?;
@@ -122,15 +122,15 @@ pub(crate) fn list(call: &Call<'_>) -> Result<Response, Error> {
     Ok(Response::of(200, &listed.iter().map(shown).collect::<Vec<_>>()))
 }
 
-/// `GET /v1/admin/backups/{id}`: a large file leaves on a thread of its own, so that no
-/// worker waits for its reader.
+/// `GET /v1/admin/backups/{id}`: a large file is sent on a thread of its own, so that no
+/// worker waits for a slow reader.
 pub(crate) fn fetch(call: &Call<'_>, reply: Reply) {
     let response = backups::fetch(call.gateway, &call.id).and_then(|opened| fetched(&call.id, opened));
     let response = response.unwrap_or_else(|error| error::response(&error));
     if response.stream.is_none() || call.request.method == "HEAD" {
         return reply.send(response);
     }
-    // Where there is no thread to be had, the reply is dropped, and so answers 500.
+    // If no thread can be started, the reply is dropped, which answers 500.
     if let Err(error) = thread::Builder::new().name("fetch".to_owned()).spawn(|| reply.send(response)) {
         log::error!("cannot start a thread to send a backup: {error}");
     }
@@ -161,8 +161,8 @@ fn fetched(name: &str, opened: Opened) -> Result<Response, Error> {
     })
 }
 
-/// The name twice (RFC 6266): for old clients without what they could misread, and
-/// percent-encoded (RFC 8187) as it is.
+/// The name in both forms of RFC 6266: with unsafe characters replaced for old clients, and
+/// exact but percent-encoded (RFC 8187).
 fn attachment(name: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     let simple: String = name.chars().map(|c| if plain(c) { c } else { '_' }).collect();

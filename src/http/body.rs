@@ -1,4 +1,4 @@
-//! Request bodies: JSON, whatever the Content-Type says.
+//! Request bodies: JSON, whatever the Content-Type.
 
 use serde::de::DeserializeOwned;
 
@@ -8,12 +8,12 @@ use crate::service::Error;
 
 use super::message::Request;
 
-/// Values that any body may have.
+/// Number of JSON values that every body may have.
 const VALUES_MAX: usize = 50_000;
-/// A longer body may have one value in so many bytes.
+/// A longer body may have one value per this many bytes.
 const BYTES_PER_VALUE_MIN: usize = 16;
 
-/// The body as JSON, which takes a few times its length in memory, whatever it holds.
+/// Parses the body as JSON. The limit on values bounds its memory to a few times its length.
 pub(crate) fn json(request: &Request) -> Result<Json, Error> {
     let values_max = VALUES_MAX.max(request.body.len() / BYTES_PER_VALUE_MIN);
     json::parse_bounded(&request.body, values_max)
@@ -25,7 +25,7 @@ pub(crate) fn object(request: &Request) -> Result<Json, Error> {
     members(request).map(Json::Object)
 }
 
-/// The members of the body, which is a JSON object.
+/// The members of the body, which must be a JSON object.
 pub(crate) fn members(request: &Request) -> Result<Vec<(String, Json)>, Error> {
     match json(request)? {
         Json::Object(members) => Ok(members),
@@ -43,7 +43,7 @@ pub(crate) fn from_json<T: DeserializeOwned>(value: &Json) -> Result<T, Error> {
     decode(value).map_err(|error| Error::BadRequest(format!("the body does not fit: {error}")))
 }
 
-/// A text within its limits, in characters, and without control characters.
+/// Checks that a text has `min` to `max` characters, none of them a control character.
 pub(crate) fn checked(name: &str, text: &str, min: usize, max: usize) -> Result<(), Error> {
     let characters = text.chars().count();
     if !(min..=max).contains(&characters) {
@@ -55,7 +55,7 @@ pub(crate) fn checked(name: &str, text: &str, min: usize, max: usize) -> Result<
     Ok(())
 }
 
-/// The same for a text that may be absent.
+/// Like [`checked`], for an optional text.
 pub(crate) fn checked_optional(name: &str, text: Option<&String>, max: usize) -> Result<(), Error> {
     text.map_or(Ok(()), |text| checked(name, text, 0, max))
 }

@@ -1,16 +1,16 @@
-//! A tool call as bodies hold it: at the top, or as a member.
+//! A tool call in a request body: at the top level, or as a member.
 
 use serde::Deserialize;
 
 use crate::domain::action::ToolCall;
 use crate::domain::json::Json;
 
-/// Characters of a tool's, an action's or a trust level's name.
+/// Most characters in the name of a tool, an action or a trust level.
 pub(super) const NAME_CHARS_MAX: usize = 512;
-/// Characters of a resource.
+/// Most characters in a resource.
 const RESOURCE_CHARS_MAX: usize = 8192;
 
-/// All of a call but its parameters, which are taken from the tree, as they are.
+/// A call without its parameters, which are taken unchanged from the JSON tree.
 #[derive(Deserialize)]
 pub(super) struct CallPart {
     tool: String,
@@ -20,7 +20,7 @@ pub(super) struct CallPart {
 }
 
 impl CallPart {
-    /// The call with the parameters of `tree`; what is wrong with it, where it is none.
+    /// Completes the call with the parameters in `tree`; the error says what is wrong.
     pub(super) fn into_call(self, mut tree: Json) -> Result<ToolCall, String> {
         let CallPart { tool, action, resource, mutates_state } = self;
         let parameters = tree.take("parameters").ok_or("missing field `parameters`")?;
@@ -29,7 +29,7 @@ impl CallPart {
             ("action", Some(&action), NAME_CHARS_MAX),
             ("resource", resource.as_ref(), RESOURCE_CHARS_MAX),
         ] {
-            // Any characters: a resource may be a query of several lines.
+            // Any characters are allowed: a resource may be a query of several lines.
             if text.is_some_and(|text| text.chars().count() > max) {
                 return Err(format!("{name} must have at most {max} characters"));
             }

@@ -67,7 +67,7 @@ fn shown(decision: &Decision) -> DecisionBody<'_> {
     }
 }
 
-/// What the list takes.
+/// Query parameters of the list.
 const NAMES: &[&str] = &[
     "agent_id",
     "decision",

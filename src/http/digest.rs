@@ -1,4 +1,4 @@
-//! A digest as the header `Repr-Digest` states it (RFC 9530, section 3).
+//! Formats a digest for the `Repr-Digest` header (RFC 9530, section 3).
 
 use crate::domain::canon::Hash;
 

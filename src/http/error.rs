@@ -1,6 +1,6 @@
-//! The one map from what went wrong to what the client sees.
+//! The one mapping from errors to what the client sees.
 //!
-//! A client gets a stable reason and a message; causes go to the log, once, here.
+//! Clients get a stable reason and a message; causes are logged once, here.
 
 use serde_json::{Value, json};
 
@@ -11,13 +11,13 @@ use crate::throttle::Throttle;
 
 use super::message::Response;
 
-/// Seconds after which a client may try again.
+/// Seconds after which a client may retry.
 const RETRY_AFTER_SECONDS: u64 = 5;
 
 /// While the database fails, every request does.
 static UNAVAILABLE: Throttle = Throttle::new(module_path!());
 
-/// The answer to a failed request.
+/// The response to a failed request.
 pub fn response(error: &Error) -> Response {
     let message = error.to_string();
     match error {
@@ -76,12 +76,12 @@ fn internal(error: &Error, message: &str) -> Response {
     failure(500, message)
 }
 
-/// An answer of the common shape for a status.
+/// An error response in the common shape.
 pub fn failure(status: u16, message: &str) -> Response {
     failure_of(status, reason_of(status), message, None)
 }
 
-/// The common body for a status, for whoever answers before a request is read.
+/// The body of an error in the common shape, for errors raised before a request is read.
 pub fn failure_body(status: u16, message: &str) -> Vec<u8> {
     failure(status, message).body
 }

@@ -1,4 +1,4 @@
-//! The probes: no credential, and no secret in the answer.
+//! The probes: they need no credential and reveal no secret.
 
 use serde_json::json;
 
@@ -46,7 +46,7 @@ pub(crate) fn livez(_call: &Call<'_>) -> Result<Response, Error> {
     Ok(Response::of(200, &json!({ "status": "alive" })))
 }
 
-/// `GET /startupz`: the listener opens after the start has finished.
+/// `GET /startupz`: always succeeds, since the listener opens only after startup.
 pub(crate) fn startupz(_call: &Call<'_>) -> Result<Response, Error> {
     Ok(Response::of(200, &json!({ "status": "started" })))
 }

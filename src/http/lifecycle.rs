@@ -1,4 +1,4 @@
-//! `/v1/agents/{id}/…`: what an operator does to an agent. Every body may be left out.
+//! `/v1/agents/{id}/…`: what operators do to agents. All bodies are optional.
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -75,8 +75,8 @@ pub(crate) fn rotate_token(call: &Call<'_>) -> Result<Response, Error> {
     Ok(Response::of(200, &body))
 }
 
-/// Why, where that is said: without white space about it, and of any letters, since people
-/// write several lines.
+/// The trimmed reason, if one is given. Any characters are allowed: people write several
+/// lines.
 fn reason(request: &Request) -> Result<Option<String>, Error> {
     if request.body.is_empty() {
         return Ok(None);
@@ -86,7 +86,8 @@ fn reason(request: &Request) -> Result<Option<String>, Error> {
     Ok(reason.or(comment))
 }
 
-/// One of the two, within its limit also where the other one counts; an empty one is none.
+/// Trims one of the two and checks its length even if the other one is used; an empty one is
+/// treated as absent.
 fn trimmed(name: &str, text: Option<String>) -> Result<Option<String>, Error> {
     let text = text.as_deref().map(str::trim).unwrap_or_default();
     if text.chars().count() > REASON_CHARS_MAX {

@@ -1,4 +1,4 @@
-//! A request and a response as plain values, without a socket.
+//! Requests and responses as plain values, independent of sockets.
 
 use std::io::Read;
 use std::net::IpAddr;
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::error;
 
-/// A request, read whole.
+/// A complete request.
 #[derive(Debug, Clone)]
 pub struct Request {
     /// The method, as sent.
@@ -19,40 +19,40 @@ pub struct Request {
     pub query: String,
     /// The credential of `Authorization: Bearer`.
     pub bearer: Option<String>,
-    /// Whether the client stated a body, empty or not.
+    /// Whether the client framed a body, empty or not.
     pub framed: bool,
     /// The body.
     pub body: Vec<u8>,
-    /// The signature of `X-Aegis-Request-Signature`, where that stands once.
+    /// The signature in `X-Aegis-Request-Signature`, if that header occurs exactly once.
     pub signature: Option<String>,
-    /// Who sent it, as the gate saw; behind a proxy, the proxy.
+    /// The sender's address as the gate saw it; behind a proxy, the proxy's.
     pub peer: Option<IpAddr>,
-    /// When it came.
+    /// When it arrived.
     pub received: Instant,
 }
 
-/// The way back to the client: one response, sent from whichever thread has it.
-/// Dropped unsent, as by a panic, it answers 500.
+/// Sends one response to the client, from any thread. If dropped unsent, for example by a
+/// panic, it answers 500.
 pub struct Reply {
     send: Option<Box<SendOnce>>,
     by: Option<String>,
 }
 
-/// Takes the response, and the name of the operator whose request it answers.
+/// Takes the response and the name of the operator who made the request, if any.
 type SendOnce = dyn FnOnce(Response, Option<&str>) + Send;
 
 impl Reply {
-    /// A reply that `send` carries to the client.
+    /// Creates a reply that `send` delivers to the client.
     pub fn new(send: impl FnOnce(Response, Option<&str>) + Send + 'static) -> Self {
         Reply { send: Some(Box::new(send)), by: None }
     }
 
-    /// Notes whose request it is, for the log.
+    /// Records whose request it is, for the log.
     pub fn set_operator(&mut self, name: &str) {
         self.by = Some(name.to_owned());
     }
 
-    /// Answers.
+    /// Sends the response.
     pub fn send(mut self, response: Response) {
         self.send_once(response);
     }
@@ -85,15 +85,15 @@ pub struct Response {
     pub status: u16,
     /// The body, JSON.
     pub body: Vec<u8>,
-    /// What is sent in the body's stead, too large to be held.
+    /// Sent instead of the body if it is too large to hold in memory.
     pub stream: Option<Stream>,
-    /// Headers beside the type and the length.
+    /// Headers besides type and length.
     pub headers: Vec<(&'static str, String)>,
 }
 
 /// A body that is read while it is sent.
 pub struct Stream {
-    /// Its length. The reader has exactly so many bytes, or fails.
+    /// Its length. The reader yields exactly this many bytes, or fails.
     pub bytes: u64,
     /// Its bytes.
     pub reader: Box<dyn Read + Send>,
@@ -106,23 +106,23 @@ impl std::fmt::Debug for Stream {
 }
 
 impl Response {
-    /// A body that is read while it is sent.
+    /// A response whose body is read while it is sent.
     pub fn streamed(status: u16, stream: Stream) -> Self {
         Response { status, body: Vec::new(), stream: Some(stream), headers: Vec::new() }
     }
 
-    /// A JSON text that is made already.
+    /// A response whose body is already JSON text.
     pub fn json(status: u16, body: Vec<u8>) -> Self {
         Response { status, body, stream: None, headers: Vec::new() }
     }
 
-    /// A value as JSON.
+    /// A response with `value` as JSON.
     pub fn of(status: u16, value: &impl Serialize) -> Self {
-        let body = serde_json::to_vec(value).expect("answers are maps with string keys");
+        let body = serde_json::to_vec(value).expect("responses are maps with string keys");
         Response::json(status, body)
     }
 
-    /// The same with another header.
+    /// Adds a header.
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self

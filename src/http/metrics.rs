@@ -1,7 +1,7 @@
-//! `GET /metrics`, in the text format of Prometheus (version 0.0.4).
+//! `GET /metrics`, in the Prometheus text format (version 0.0.4).
 //!
-//! Counts of what is recorded come from the database and go on over a restart; those of
-//! requests begin with the process.
+//! Counts of records come from the database and survive restarts; counts of requests start
+//! with the process.
 
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
@@ -21,7 +21,7 @@ const CONTENT_TYPE: &str = "text/plain; version=0.0.4";
 pub(crate) fn metrics(call: &Call<'_>) -> Result<Response, Error> {
     let mut text = Text(String::new());
     let version = format!("{{version={:?}}}", env!("CARGO_PKG_VERSION"));
-    text.family("build_info", "gauge", "What runs here.", [(version, 1)]);
+    text.family("build_info", "gauge", "Version of the running gateway.", [(version, 1)]);
     recorded(&mut text, &stats::stats(call.gateway)?);
     stored(&mut text, call.gateway)?;
     answered(&mut text, call.gateway);
@@ -40,7 +40,7 @@ fn recorded(text: &mut Text, stats: &Stats) {
 }
 
 fn stored(text: &mut Text, gateway: &Gateway) -> Result<(), Error> {
-    // What is not there takes no room.
+    // A missing file has size 0.
     let bytes = |suffix| {
         fs::metadata(files::with_suffix(gateway.store.path(), suffix)).map_or(0, |metadata| metadata.len())
     };
@@ -58,13 +58,13 @@ fn stored(text: &mut Text, gateway: &Gateway) -> Result<(), Error> {
 fn answered(text: &mut Text, gateway: &Gateway) {
     let codes = gateway.requests.by_status();
     let codes = codes.into_iter().map(|(status, count)| (format!("{{code=\"{status}\"}}"), count));
-    let help = "Requests answered since the start; what the gate refused is not among them.";
+    let help = "Requests answered since startup, excluding those the gate refused.";
     text.family("http_requests_total", "counter", help, codes);
-    let help = "From an authorization's arrival to its answer, which is on disk by then.";
+    let help = "Time from the arrival of an authorization request to its answer, which is on disk.";
     text.histogram("authorize_duration_seconds", help, &gateway.requests.authorizations());
 }
 
-/// The page in the making.
+/// The page being built.
 struct Text(String);
 
 impl Text {
@@ -81,7 +81,7 @@ impl Text {
         self.family(name, kind, help, [(String::new(), value)]);
     }
 
-    /// One number for each set of labels.
+    /// Adds one number per set of labels.
     fn family<T: Display>(
         &mut self,
         name: &str,

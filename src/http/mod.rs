@@ -1,8 +1,8 @@
 //! HTTP: from bytes on a socket to a service call and back.
 //!
-//! [`router`] is the table of routes; a handler file a resource decodes, calls the
-//! service, and responds. [`error`] is the one map from a service's error to a
-//! status. Only [`server`] names `tiny_http`.
+//! [`router`] is the table of routes. Each resource has a file of handlers, which decode the
+//! request, call the service, and respond. [`error`] is the one mapping from service errors
+//! to statuses. Only [`server`] uses `tiny_http`.
 
 mod agents;
 mod approvals;

@@ -14,7 +14,7 @@ use super::router::Call;
 
 const NAME_CHARS_MAX: usize = 128;
 
-/// An unknown member may be an end with its name misspelt: it is refused, not ignored.
+/// Unknown members are rejected, not ignored: one may be a misspelt `expires_at`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CreateBody {
@@ -41,7 +41,7 @@ pub(crate) fn create(call: &Call<'_>) -> Result<Response, Error> {
         .ok_or_else(|| Error::Invalid(format!("scope must be one of {}", Scope::WORDS.join(", "))))?;
     let time = |text: String| {
         Timestamp::parse(&text)
-            .ok_or_else(|| Error::Invalid("expires_at must be a time as RFC 3339 has it".to_owned()))
+            .ok_or_else(|| Error::Invalid("expires_at must be an RFC 3339 time".to_owned()))
     };
     let expires_at = body.expires_at.map(time).transpose()?;
     let made = operators::create(call.gateway, call.actor()?, body.name, scope, expires_at)?;

@@ -21,10 +21,10 @@ use super::router::Call;
 const NAME_CHARS_MAX: usize = 256;
 const REASON_CHARS_MAX: usize = 1024;
 
-/// Decisions that a trial looks at where no limit is given.
+/// Number of decisions that a trial examines if no limit is given.
 const DECISIONS_DEFAULT: u32 = 1_000;
 
-/// The key of a draft that is meant for none.
+/// The key of a draft that names none.
 const DRAFT_KEY: &str = "draft";
 
 #[derive(Serialize)]
@@ -56,7 +56,7 @@ fn shown(version: &Version) -> PolicyBody<'_> {
     }
 }
 
-/// The pack has the version of its program, and nobody made it at any time.
+/// The built-in pack: versioned with the program, and without a creation time.
 fn pack() -> PolicyBody<'static> {
     PolicyBody {
         id: BUILTIN_KEY,
@@ -72,7 +72,7 @@ fn pack() -> PolicyBody<'static> {
     }
 }
 
-/// `GET /v1/policies`: the built-in pack, then the others, the last changed first.
+/// `GET /v1/policies`: the built-in pack, then the others, most recently changed first.
 pub(crate) fn list(call: &Call<'_>) -> Result<Response, Error> {
     let page = Query::parse(&call.request.query, Query::PAGE)?.page()?;
     let stored = match page.offset {
@@ -94,8 +94,8 @@ pub(crate) fn versions(call: &Call<'_>) -> Result<Response, Error> {
     Ok(Response::of(200, &versions.iter().map(shown).collect::<Vec<_>>()))
 }
 
-/// The request's body, its rules as text. They may come as the object that they are, since
-/// JSON within a JSON text is nothing for a shell; the text is then its canonical form.
+/// The request's body, with its rules as text. They may also be sent as an object, because
+/// JSON inside a JSON string is awkward in a shell; its canonical form then becomes the text.
 fn with_rules_as_text(request: &Request) -> Result<Json, Error> {
     let mut members = members(request)?;
     if let Some((_, rules @ Json::Object(_))) = members.iter_mut().find(|(name, _)| name == "body") {
@@ -186,7 +186,7 @@ fn requests(calls: &Json) -> Result<Vec<authorize::Request>, Error> {
     calls.iter().enumerate().map(request).collect()
 }
 
-/// A call, and the agent that a flat one names by a text, as no agent's own request may.
+/// Splits off the agent that a flat call names by a string, which is allowed only here.
 fn without_named_agent(call: &Json) -> (Json, Option<String>) {
     let agent = call.get("agent").and_then(Json::as_str).map(str::to_owned);
     let mut call = call.clone();
@@ -199,9 +199,8 @@ fn without_named_agent(call: &Json) -> (Json, Option<String>) {
 fn recorded(part: DecisionsPart) -> Result<Sample, Error> {
     let time = |name: &str, text: Option<String>| {
         let parse = |text: String| {
-            Timestamp::parse(&text).ok_or_else(|| {
-                Error::BadRequest(format!("decisions.{name} must be a time as RFC 3339 has it"))
-            })
+            Timestamp::parse(&text)
+                .ok_or_else(|| Error::BadRequest(format!("decisions.{name} must be an RFC 3339 time")))
         };
         text.map(parse).transpose()
     };

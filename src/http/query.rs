@@ -1,5 +1,5 @@
-//! Query strings: decoded, and never silently ignored: a list that was meant to be
-//! filtered, and is not, is believed.
+//! Query strings. No parameter is silently ignored: the caller would take an unfiltered list
+//! for a filtered one.
 
 use crate::domain::identifier::percent_decode;
 use crate::domain::time::Timestamp;
@@ -10,10 +10,10 @@ use crate::service::{Error, Keys, Page};
 pub(crate) struct Query(Vec<(String, String)>);
 
 impl Query {
-    /// What a list takes that goes by number alone.
+    /// The parameters of a list that pages by number only.
     pub(crate) const PAGE: &[&str] = &["limit", "offset"];
 
-    /// Decodes `name=value&…`; `+` is a space. Refuses a name that the path does not take.
+    /// Decodes `name=value&…`, with `+` as a space. Rejects names that the path does not accept.
     pub(crate) fn parse(text: &str, names: &[&str]) -> Result<Self, Error> {
         let decode = |part: &str| {
             percent_decode(part, true)
@@ -26,15 +26,15 @@ impl Query {
         let pairs: Vec<(String, String)> = pairs.collect::<Result<_, Error>>()?;
         match pairs.iter().find(|(name, _)| !names.contains(&name.as_str())) {
             Some((name, _)) => Err(Error::BadRequest(format!(
-                "this path takes no parameter {name:?}; it takes {}",
+                "this path does not accept the parameter {name:?}; it accepts {}",
                 names.join(", ")
             ))),
             None => Ok(Query(pairs)),
         }
     }
 
-    /// A parameter; one given twice is refused. An empty one is given: a script whose
-    /// variable is empty must not get the unfiltered list.
+    /// The value of a parameter; an error if it is given twice. An empty value counts as
+    /// given: a script with an empty variable must not get the unfiltered list.
     pub(crate) fn get(&self, name: &str) -> Result<Option<&str>, Error> {
         let mut values = self.0.iter().filter(|(key, _)| key == name).map(|(_, value)| value.as_str());
         let first = values.next();
@@ -44,12 +44,12 @@ impl Query {
         Ok(first)
     }
 
-    /// The same, owned.
+    /// Like [`Query::get`], owned.
     pub(crate) fn text(&self, name: &str) -> Result<Option<String>, Error> {
         Ok(self.get(name)?.map(str::to_owned))
     }
 
-    /// A parameter that `parse` must understand.
+    /// The value of a parameter that `parse` must accept.
     pub(crate) fn parsed<T>(
         &self,
         name: &str,
@@ -61,26 +61,28 @@ impl Query {
         parsed.map(Some).ok_or_else(|| Error::BadRequest(format!("{name}={value:?}: expected {expected}")))
     }
 
-    /// An RFC 3339 time.
+    /// The value of a parameter that is an RFC 3339 time.
     pub(crate) fn time(&self, name: &str) -> Result<Option<Timestamp>, Error> {
         self.parsed(name, "an RFC 3339 time", Timestamp::parse)
     }
 
-    /// `before` (also `cursor`, as it is handed out) and `after`.
+    /// `before` (or `cursor`, its name in `X-Next-Cursor`) and `after`.
     pub(crate) fn keys(&self) -> Result<Keys, Error> {
         let (before, cursor) = (self.text("before")?, self.text("cursor")?);
         if before.is_some() && cursor.is_some() {
-            return Err(Error::BadRequest("before and cursor are two names of one thing".to_owned()));
+            return Err(Error::BadRequest(
+                "before and cursor are the same parameter; give only one".to_owned(),
+            ));
         }
         Ok(Keys { before: before.or(cursor), after: self.text("after")? })
     }
 
-    /// `limit` and `offset` as the contract clamps them.
+    /// `limit` and `offset`, clamped as documented.
     pub(crate) fn page(&self) -> Result<Page, Error> {
         self.page_of(Page::LIMIT_DEFAULT)
     }
 
-    /// The same where another number of entries is the default.
+    /// Like [`Query::page`], with another default limit.
     pub(crate) fn page_of(&self, default: u32) -> Result<Page, Error> {
         let number = |name| Ok::<_, Error>(self.get(name)?.and_then(|text| text.parse::<i64>().ok()));
         let limit = number("limit")?.unwrap_or(i64::from(default));

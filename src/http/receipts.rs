@@ -62,8 +62,8 @@ pub(crate) fn chain_head(call: &Call<'_>) -> Result<Response, Error> {
     Ok(Response::of(200, &json!({ "head": head })))
 }
 
-/// `POST /v1/receipts/verify-chain`: `{"receipts": […]}`, or the list itself as
-/// `GET /v1/receipts` gave it.
+/// `POST /v1/receipts/verify-chain`: `{"receipts": […]}`, or the bare list as returned by
+/// `GET /v1/receipts`.
 pub(crate) fn verify_chain(call: &Call<'_>) -> Result<Response, Error> {
     let receipts = match body::json(call.request)? {
         Json::Object(members) => members.into_iter().find(|(name, _)| name == "receipts"),

@@ -1,7 +1,7 @@
 //! The table of routes.
 //!
-//! Order of checks: path (404), method (405), caller (401, 403), a stated body
-//! where one is needed (411); then the handler.
+//! Order of checks: path (404), method (405), caller (401, 403), a framed body if the route
+//! needs one (411); then the handler.
 
 use crate::domain::identifier::percent_decode;
 use crate::domain::operator::Permission;
@@ -25,22 +25,22 @@ pub enum Access {
     Operator(Permission),
     /// An agent's token.
     Agent,
-    /// Either: an agent for what is its own.
+    /// Either; an agent only for its own approvals.
     AgentOrOperator(Permission),
 }
 
-/// What a handler gets.
+/// The input of a handler.
 #[derive(Debug)]
 pub(crate) struct Call<'a> {
     pub(crate) gateway: &'a Gateway,
     pub(crate) request: &'a Request,
     pub(crate) caller: Caller,
-    /// The decoded segment that stood for `{id}`.
+    /// The decoded path segment that matched `{id}`.
     pub(crate) id: String,
 }
 
 impl Call<'_> {
-    /// The operator who calls, where the route is for operators.
+    /// The calling operator, on a route for operators.
     pub(crate) fn actor(&self) -> Result<Actor, Error> {
         match &self.caller {
             Caller::Operator(actor) => Ok(actor.clone()),
@@ -52,13 +52,13 @@ impl Call<'_> {
 /// How a route is answered.
 #[derive(Clone, Copy)]
 enum Handler {
-    /// By the handler's return value.
+    /// With the handler's return value.
     Now(fn(&Call<'_>) -> Result<Response, Error>),
-    /// By the handler, when its answer is on disk; no thread waits meanwhile.
+    /// By the handler itself, later; the worker does not wait for it.
     Later(fn(&Call<'_>, Reply)),
 }
 
-/// Whether a route's body may be left out.
+/// Whether a route's body may be omitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Body {
     Needed,
@@ -132,18 +132,18 @@ const ROUTES: &[Route] = {
     ]
 };
 
-/// Every route's method, path and access, for whoever proves that nothing is open by accident.
+/// Method, path and access of every route, for tests that no route is open by accident.
 pub fn table() -> impl Iterator<Item = (&'static str, &'static str, Access)> {
     ROUTES.iter().map(|Route(method, path, access, _, _)| (*method, *path, *access))
 }
 
-/// Paths that are answered on a lane of their own, however busy the rest is.
+/// Paths answered on a lane of their own, however busy the other workers are.
 pub fn is_probe(path: &str) -> bool {
     matches!(path, "/health" | "/readyz" | "/livez" | "/startupz")
 }
 
-/// Paths whose large answers leave on threads of their own, and of which the service
-/// allows only a few at once.
+/// Paths whose large answers are sent on threads of their own; the service allows only a few
+/// at once.
 pub fn is_download(path: &str) -> bool {
     path.starts_with("/v1/admin/backups/")
 }
@@ -157,9 +157,9 @@ pub fn respond(gateway: &Gateway, request: &Request, mut reply: Reply) {
         Ok((Handler::Later(handler), call)) => handler(&call, reply),
         Err(Refused::Service(refused)) => reply.send(error::response(&refused)),
         Err(Refused::Method(allowed)) => {
-            reply.send(error::failure(405, "this path does not take this method").with("Allow", allowed));
+            reply.send(error::failure(405, "this path does not support this method").with("Allow", allowed));
         }
-        Err(Refused::NoLength) => reply.send(error::failure(411, "a body with a Content-Length is needed")),
+        Err(Refused::NoLength) => reply.send(error::failure(411, "a body with a Content-Length is required")),
     }
 }
 
@@ -195,15 +195,15 @@ fn admit<'a>(
     Ok((*handler, Call { gateway, request, caller, id }))
 }
 
-/// The route of a request: literal segments come before `{id}` in the table.
+/// Finds the route of a request. In the table, literal paths precede those with `{id}`.
 fn route(request: &Request) -> Result<(&'static Route, &str), Refused> {
-    // A HEAD is a GET whose body the server leaves out.
+    // HEAD is handled as GET; the server omits the body.
     let method = if request.method == "HEAD" { "GET" } else { &request.method };
     let mut allowed: Vec<&str> = Vec::new();
     let mut literal = None;
     for route in ROUTES {
         let Some(id) = matches(route.1, &request.path) else { continue };
-        // `/v1/receipts/chain-head` is that path alone, not also a receipt's id.
+        // `/v1/receipts/chain-head` matches only literally, never as a receipt's id.
         if literal.is_some_and(|path| path != route.1) {
             continue;
         }
@@ -224,7 +224,7 @@ fn route(request: &Request) -> Result<(&'static Route, &str), Refused> {
     Err(Refused::Method(allowed.join(", ")))
 }
 
-/// Whether a path has a pattern's segments, and what stands for `{id}`.
+/// Matches a path against a pattern; returns the segment for `{id}`, or an empty string.
 fn matches<'a>(pattern: &str, path: &'a str) -> Option<&'a str> {
     let (mut pattern, mut path) = (pattern.split('/'), path.split('/'));
     let mut id = "";

@@ -1,8 +1,8 @@
 //! The server: two lanes of `tiny_http` workers behind the [`gate`](super::gate).
 //!
-//! The gate owns the public listener and hands over whole, bounded requests on Unix
-//! sockets. Probes have a lane and workers of their own, so that health answers while
-//! every other worker is busy. The only file that names `tiny_http`.
+//! The gate owns the public listener and hands over whole, bounded requests on Unix sockets.
+//! Probes have their own lane and workers, so they are answered even while all other workers
+//! are busy. The only file that uses `tiny_http`.
 
 use std::io::{self, Cursor};
 use std::net::{SocketAddr, TcpListener};
@@ -27,31 +27,31 @@ use super::message::{Reply, Request, Response, Stream};
 use super::router;
 use super::sockets::SocketFolder;
 
-/// Workers of the lane for probes.
+/// Workers of the probe lane.
 const PROBE_WORKERS: usize = 2;
-/// Requests in flight, at least.
+/// Minimum number of requests in flight.
 const UPSTREAMS_MIN: usize = 64;
-/// Requests in flight for each worker.
+/// Requests in flight per worker.
 const UPSTREAMS_PER_WORKER: usize = 4;
-/// Answers that are read slowly, at once.
+/// Most answers that may be read slowly at once.
 const SLOW_STREAMS_MAX: usize = 2;
-/// How long requests may have no way to the workers before the gateway is not ready.
+/// How long requests may fail to reach the workers before the gateway counts as not ready.
 const OUTAGE_MAX: Duration = Duration::from_secs(5);
-/// A backup or a verification answers when it is done, however long it takes.
+/// Long enough for any backup or verification, which answers only once it is done.
 const ANSWER_MAX: Duration = Duration::from_secs(6 * 3600);
-/// Characters of a path that are logged.
+/// Most characters of a path that are logged.
 const LOGGED_PATH_CHARS: usize = 200;
-/// Characters of one segment of it.
+/// Longest path segment that is logged in full, in characters.
 const LOGGED_SEGMENT_CHARS: usize = 40;
 
-/// What the server is started with.
+/// Configuration of the server.
 #[derive(Debug, Clone, Copy)]
 pub struct ServerConfig<'a> {
     /// How many threads handle requests.
     pub workers: usize,
-    /// Largest request body.
+    /// Largest request body, in bytes.
     pub body_bytes_max: usize,
-    /// Where to make the folder of the lanes' sockets.
+    /// Where to create the folder for the lanes' sockets.
     pub sockets: &'a Path,
 }
 
@@ -64,7 +64,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts to answer on `listener`.
+    /// Starts serving on `listener`.
     pub fn start(
         gateway: &Arc<Gateway>,
         listener: TcpListener,
@@ -77,7 +77,7 @@ impl Server {
         let limits = Limits {
             body_bytes_max: config.body_bytes_max,
             answer: ANSWER_MAX,
-            // Many more than workers: a decision's worker is free before its commit.
+            // Many more than workers: a decision frees its worker before it is committed.
             upstreams: UPSTREAMS_MIN.max(config.workers * UPSTREAMS_PER_WORKER),
             workers: config.workers,
             // A slow reader may hold a worker, but never all of them.
@@ -101,12 +101,12 @@ impl Server {
         Ok(Server { gate, lanes, sockets })
     }
 
-    /// Where it listens.
+    /// The address it listens on.
     pub fn local_addr(&self) -> SocketAddr {
         self.gate.local_addr()
     }
 
-    /// Stops accepting, finishes what is in flight until the deadline, and stops the workers.
+    /// Stops accepting, lets requests in flight finish until the deadline, and stops the workers.
     pub fn shutdown(self, deadline: Instant) -> ShutdownReport {
         let report = self.gate.shutdown(deadline);
         for lane in self.lanes {
@@ -117,13 +117,13 @@ impl Server {
     }
 }
 
-/// A short outage is ordinary: all connections are in use, and a lost one is being replaced.
+/// Short outages are normal: all connections are in use while a lost one is being replaced.
 fn check_outage(outage: Duration) -> Result<(), String> {
     if outage < OUTAGE_MAX {
         return Ok(());
     }
     let seconds = outage.as_secs();
-    Err(format!("no request gets through: for {seconds} s no connection to the workers could be opened"))
+    Err(format!("requests do not get through: no connection to the workers could be opened for {seconds} s"))
 }
 
 /// A `tiny_http` server on one socket, and its workers.
@@ -160,8 +160,8 @@ impl Lane {
         Ok(Lane { server, workers, stopping })
     }
 
-    /// Each `unblock` wakes one worker. One that is stuck in a system call past the
-    /// deadline is left behind; the process ends anyway.
+    /// Each `unblock` wakes one worker. A worker still stuck in a system call at the deadline
+    /// is abandoned, since the process is about to exit.
     fn stop(self, deadline: Instant) {
         self.stopping.store(true, Ordering::SeqCst);
         for _ in &self.workers {
@@ -169,15 +169,15 @@ impl Lane {
         }
         for worker in self.workers {
             if !ends_by(&worker, deadline) {
-                log::warn!("a worker is still busy and is left behind");
+                log::warn!("a worker is still busy; not waiting for it");
             } else if worker.join().is_err() {
-                log::error!("a worker had panicked");
+                log::error!("a worker panicked");
             }
         }
     }
 }
 
-/// Waits for a thread's end, looking more and more rarely.
+/// Waits until a thread has ended, polling at growing intervals.
 fn ends_by(worker: &JoinHandle<()>, deadline: Instant) -> bool {
     let mut pause = Duration::from_micros(100);
     while !worker.is_finished() {
@@ -190,7 +190,7 @@ fn ends_by(worker: &JoinHandle<()>, deadline: Instant) -> bool {
     true
 }
 
-/// Names for requests that came without one: a random part for each run, and a count.
+/// Generates names for requests that have none: a random part per run, and a counter.
 #[derive(Debug)]
 struct RequestNames {
     run: String,
@@ -202,7 +202,7 @@ impl RequestNames {
         Ok(RequestNames { run: entropy::hex::<4>()?, count: AtomicU64::new(1) })
     }
 
-    /// The client's own name if it is harmless in a log line, else a new one.
+    /// The client's own name if it is safe in a log line, else a new one.
     fn name(&self, given: Option<&str>) -> String {
         let harmless = |text: &&str| {
             (1..=64).contains(&text.len())
@@ -215,14 +215,14 @@ impl RequestNames {
     }
 }
 
-/// Serves until the stop. Any other error of `recv` means that `tiny_http`'s accept thread has
-/// ended; the connections that are open still bring requests.
+/// Serves until stopped. Any other error from `recv` means that `tiny_http`'s accept thread
+/// has ended; connections that are already open still deliver requests.
 fn work(server: &tiny_http::Server, stopping: &AtomicBool, gateway: &Gateway, names: &RequestNames) {
     loop {
         match server.recv() {
             Ok(request) => serve(request, gateway, names),
             Err(_) if stopping.load(Ordering::SeqCst) => return,
-            Err(error) => log::error!("no further connection to the workers can be opened: {error}"),
+            Err(error) => log::error!("no more connections to the workers can be opened: {error}"),
         }
     }
 }
@@ -235,17 +235,17 @@ fn serve(mut tiny: TinyRequest, gateway: &Gateway, names: &RequestNames) {
         Ok(request) => request,
         Err(error) => return reply.send(error::failure(400, &format!("cannot read the body: {error}"))),
     };
-    // The reply is dropped by the unwinding, and so answers 500.
+    // Unwinding drops the reply, which answers 500.
     if catch_unwind(AssertUnwindSafe(|| router::respond(gateway, &request, reply))).is_err() {
         log::error!("a handler panicked");
     }
 }
 
-/// Carries a response to the client, and writes the request's line to the log.
+/// Creates the reply to a request: it sends the response and logs the request.
 fn reply_to(tiny: TinyRequest, received: Instant, names: &RequestNames, requests: Arc<Requests>) -> Reply {
     let name = names.name(header(&tiny, "X-Request-ID").as_deref());
     Reply::new(move |response, by| {
-        // The gate's own requests, to see that a connection works.
+        // The gate's own requests, which test connections.
         let is_proof = header(&tiny, "X-Gate-Proof").is_some();
         let path = tiny.url().split(['?', '#']).next().unwrap_or_default();
         let (method, path) = (tiny.method().as_str().to_owned(), loggable(path));
@@ -253,8 +253,8 @@ fn reply_to(tiny: TinyRequest, received: Instant, names: &RequestNames, requests
         let is_stream = response.stream.is_some();
         match respond(tiny, response, &name) {
             Ok(()) => {}
-            Err(error) if is_stream => log::warn!("request {name}: the answer was cut: {error}"),
-            Err(error) => log::debug!("request {name}: the answer was not taken: {error}"),
+            Err(error) if is_stream => log::warn!("request {name}: the answer was cut off: {error}"),
+            Err(error) => log::debug!("request {name}: the answer could not be sent: {error}"),
         }
         if !is_proof {
             let took = received.elapsed();
@@ -264,7 +264,7 @@ fn reply_to(tiny: TinyRequest, received: Instant, names: &RequestNames, requests
             }
             let millis = took.as_secs_f64() * 1000.0;
             match by {
-                // Escaped: a name may hold characters that would rewrite the line.
+                // Escaped, because a name may contain characters that would forge log lines.
                 Some(by) => {
                     log::info!("{method} {path} {status} {millis:.1} ms {name} by {}", by.escape_debug())
                 }
@@ -291,7 +291,7 @@ fn read(tiny: &mut TinyRequest, received: Instant) -> io::Result<Request> {
     })
 }
 
-/// The value of a header that occurs exactly once: of two, neither can be relied on.
+/// The value of a header that occurs exactly once; with two, neither can be trusted.
 fn header(tiny: &TinyRequest, name: &'static str) -> Option<String> {
     let mut values = tiny.headers().iter().filter(|header| header.field.equiv(name));
     let value = values.next()?.value.as_str().to_owned();
@@ -317,7 +317,7 @@ fn tiny_response<R: io::Read>(status: u16, headers: Vec<Header>, body: R, length
     TinyResponse::new(status.into(), headers, body, Some(length), None).with_chunked_threshold(usize::MAX)
 }
 
-/// A handler's own header replaces the usual one.
+/// Adds the default headers, unless the handler has set its own.
 fn tiny_headers(own: &[(&'static str, String)], name: &str) -> Vec<Header> {
     let usual = [("Content-Type", "application/json"), ("X-Request-ID", name), ("Cache-Control", "no-store")];
     let usual = usual.into_iter().filter(|(name, _)| own.iter().all(|(other, _)| other != name));
@@ -332,8 +332,8 @@ fn tiny_headers(own: &[(&'static str, String)], name: &str) -> Vec<Header> {
     all.filter_map(header).collect()
 }
 
-/// A path as it is logged. None of our ids is this long; a longer segment may be a token
-/// pasted into the URL.
+/// A path in loggable form. No id of ours is longer than a logged segment; a longer one may
+/// be a token pasted into the URL.
 fn loggable(path: &str) -> String {
     let segment = |segment: &str| match segment.char_indices().nth(LOGGED_SEGMENT_CHARS) {
         Some(_) => segment.chars().take(8).chain("…".chars()).collect(),

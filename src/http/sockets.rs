@@ -1,7 +1,7 @@
-//! The private folder of the lanes' Unix sockets.
+//! The private folder for the lanes' Unix sockets.
 //!
-//! Removes only sockets of its own names, and the folder once it is empty. Anything else at
-//! its place is left alone; the sockets are then made in the system's temporary folder.
+//! Removes only sockets with its own names, and the folder once it is empty. If anything else
+//! is in its place, that is left alone and the sockets go to the system's temporary folder.
 
 use std::fs;
 use std::io;
@@ -12,28 +12,30 @@ use std::path::{Path, PathBuf};
 use crate::entropy;
 use crate::store::files;
 
-/// The socket of the lane for everything but probes.
+/// The socket of the lane for everything except probes.
 const MAIN: &str = "main";
-/// The socket of the lane for probes.
+/// The socket of the probe lane.
 const PROBES: &str = "probes";
-/// Shows whether the file system has sockets at all.
+/// Tests whether the file system supports sockets.
 const TRIAL: &str = "trial";
-/// Longest path of a Unix socket that every system takes, in bytes.
+/// Longest Unix socket path that every system accepts, in bytes.
 const PATH_BYTES_MAX: usize = 100;
 
-/// The folder; removed when it is dropped.
+/// The folder, removed when dropped.
 #[derive(Debug)]
 pub(super) struct SocketFolder(PathBuf);
 
 impl SocketFolder {
-    /// Made at `wanted`, or in the system's temporary folder if that fails or the path is too long
-    /// for a socket.
+    /// Creates it at `wanted`, or in the system's temporary folder if that fails or the path is
+    /// too long for a socket.
     pub(super) fn create(wanted: &Path) -> io::Result<Self> {
         let wanted = std::path::absolute(wanted)?;
         if wanted.join(PROBES).as_os_str().len() <= PATH_BYTES_MAX {
             match Self::create_at(&wanted) {
                 Ok(folder) => return Ok(folder),
-                Err(error) => log::warn!("cannot have the workers' sockets in {}: {error}", wanted.display()),
+                Err(error) => {
+                    log::warn!("cannot create the workers' sockets in {}: {error}", wanted.display())
+                }
             }
         }
         let other = std::env::temp_dir().join(format!("aegis-gateway-{}", entropy::hex::<8>()?));
@@ -43,7 +45,7 @@ impl SocketFolder {
 
     fn create_at(wanted: &Path) -> io::Result<Self> {
         if files::is_taken(wanted)? {
-            // Of a gateway that was killed; its lock is ours now.
+            // Left by a gateway that was killed; its lock is ours now.
             remove(wanted)?;
         }
         files::create_private_folder(wanted)?;
@@ -70,7 +72,7 @@ impl Drop for SocketFolder {
     }
 }
 
-/// Fails where anything but our sockets is in it.
+/// Removes the folder; fails if it contains anything but our sockets.
 fn remove(folder: &Path) -> io::Result<()> {
     if !fs::symlink_metadata(folder)?.is_dir() {
         return Err(io::ErrorKind::NotADirectory.into());

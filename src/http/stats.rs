@@ -1,4 +1,4 @@
-//! `/v1/stats`, `/v1/admin/db-stats` and `/v1/version`: numbers, and what runs here.
+//! `/v1/stats`, `/v1/admin/db-stats` and `/v1/version`: statistics and version.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::service::{Error, stats as service};
 use super::message::Response;
 use super::router::Call;
 
-/// Which build this is, where whoever built it has said so.
+/// Identifies the build, if that was set at compile time.
 const BUILD_HASH: Option<&str> = option_env!("AEGIS_BUILD_HASH");
 
 /// `GET /v1/stats`

@@ -1,7 +1,7 @@
-//! Accepting connections, and turning away those there is no room for.
+//! Accepts connections, and turns away those there is no room for.
 //!
-//! Never ends on an accept error: only the stop flag ends it. The invariant: it holds a spare
-//! descriptor, so that a process without any left can still accept, say 503, and go on.
+//! Only the stop flag ends the loop; accept errors never do. Invariant: it holds a spare
+//! descriptor, so a process that has run out can still accept, answer 503, and continue.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -16,10 +16,10 @@ use super::limits::{ACCEPT_QUEUE, EVICTION_WAIT, SHED_LINGER, SMALL_BYTES, STACK
 use super::refusal::Refusal;
 use super::registry::shut_quietly;
 
-/// `EMFILE` and `ENFILE`: this process or the system has no descriptor left. std has no kind
-/// for them; both numbers are the same on every Linux.
+/// `EMFILE` and `ENFILE`: the process or the system is out of descriptors. std has no
+/// `ErrorKind` for them; both numbers are the same on every Linux.
 const NO_DESCRIPTOR: [i32; 2] = [24, 23];
-/// Most reads from a refused connection before it is dropped.
+/// Maximum reads from a refused connection before it is dropped.
 const SHED_READS: usize = 16;
 
 /// The accept loop's own state.
@@ -33,7 +33,7 @@ pub(super) struct Acceptor {
 }
 
 impl Acceptor {
-    /// Prepares the loop; starts the thread that lets refused connections linger.
+    /// Prepares the loop and starts the thread that drains refused connections.
     pub(super) fn new(
         context: Arc<Context>,
         listener: TcpListener,
@@ -48,18 +48,19 @@ impl Acceptor {
         Ok(Self { context, listener, spare: Some(open_spare()?), shed, connections_max })
     }
 
-    /// Accepts until the stop.
+    /// Accepts connections until the registry is stopping.
     pub(super) fn run(mut self) {
         while !self.context.registry.is_stopping() {
             match self.listener.accept() {
                 Ok((stream, peer)) => self.admit(stream, peer),
                 Err(error) if is_no_descriptor(&error) => self.accept_with_spare(),
-                // `accept` inherits the idle timeout; the rest are clients that did not wait.
+                // `accept` times out with the idle timeout set on the listener; the others are
+                // clients that gave up.
                 Err(error) if is_passing(&error) => {}
                 Err(error) => {
                     if !self.context.registry.is_stopping() {
                         log::warn!("gate: cannot accept a connection: {error}");
-                        // No memory or no buffers: a connection that leaves gives some back.
+                        // Out of memory or buffers: a closing connection frees some.
                         self.context.registry.wait_for_change(EVICTION_WAIT);
                     }
                 }
@@ -89,7 +90,8 @@ impl Acceptor {
         }
     }
 
-    /// Whether one more connection fits, after evicting the oldest without a request.
+    /// Returns whether one more connection fits, if need be after evicting the oldest one
+    /// that has no whole request.
     fn make_room(&self) -> bool {
         let registry = &self.context.registry;
         if registry.len() < self.connections_max {
@@ -102,26 +104,26 @@ impl Acceptor {
         registry.wait_below(self.connections_max, Instant::now() + EVICTION_WAIT)
     }
 
-    /// Says 503, then leaves the lingering to another thread, or drops the connection when
-    /// too many linger: the accept loop waits for no client.
+    /// Answers 503, then hands the connection to the draining thread, or drops it if that
+    /// thread's queue is full: the accept loop never waits for a client.
     fn turn_away(&self, stream: TcpStream) {
         self.context.counters.shed();
         say_busy(&self.context, &stream);
         drop(self.shed.try_send(stream));
     }
 
-    /// Uses the spare descriptor to take one connection off the queue.
+    /// Releases the spare descriptor to accept one connection from the queue.
     fn accept_with_spare(&mut self) {
         drop(self.spare.take());
         let accepted = self.listener.accept();
-        // If a descriptor has become free meanwhile, this connection is served like any other.
+        // If a descriptor was freed in the meantime, this connection is served normally.
         self.spare = open_spare().ok();
         match accepted {
             Ok((stream, peer)) if self.spare.is_some() => self.admit(stream, peer),
             Ok((stream, _)) => {
                 self.context.counters.shed();
-                // There is no descriptor to linger with: what has arrived is read away, without
-                // waiting, because unread input turns the close into a reset.
+                // No descriptor can be spared to linger. Discard what has already arrived,
+                // without waiting: closing with unread input would send a reset.
                 say_busy(&self.context, &stream);
                 read_away(&stream);
             }
@@ -148,17 +150,17 @@ fn open_spare() -> io::Result<File> {
     File::open("/dev/null")
 }
 
-/// Writes 503. A fresh socket takes it at once; one that does not is not waited for.
+/// Writes 503. A fresh socket has room for it; if this one does not, it is skipped.
 fn say_busy(context: &Context, mut stream: &TcpStream) {
     let answer = Refusal::CONNECTIONS.answer(context.render_error, false);
     let said = stream.set_nonblocking(true).and_then(|()| stream.write_all(&answer));
     if let Err(error) = said {
-        log::trace!("gate: a refused client was gone: {error}");
+        log::trace!("gate: a refused client had disconnected: {error}");
     }
     shut_quietly(stream, Shutdown::Write);
 }
 
-/// Briefly drains what refused clients still send, lest a reset overtake their 503.
+/// Briefly drains what refused clients still send, so that a reset does not overtake the 503.
 fn linger_each(refused: &Receiver<TcpStream>) {
     let mut bytes = vec![0; SMALL_BYTES];
     for mut stream in refused {
@@ -176,7 +178,7 @@ fn linger_each(refused: &Receiver<TcpStream>) {
     }
 }
 
-/// Discards what a non-blocking socket already holds, up to a bound.
+/// Discards what a non-blocking socket has already received, up to a limit.
 fn read_away(mut stream: &TcpStream) {
     let mut bytes = [0; 1024];
     for _ in 0..SHED_READS {
@@ -201,16 +203,16 @@ fn is_passing(error: &io::Error) -> bool {
     )
 }
 
-/// Lengthens the queue of connections not yet accepted: where std's 128 overflow, the kernel
-/// drops what comes, and the client tries again after a second. Linux takes a second `listen`
-/// for that, and cuts the number to its own limit (listen(2)).
+/// Enlarges the accept backlog. When std's 128 overflow, the kernel drops new connections and
+/// clients retry only after a second. Linux allows calling `listen` again for this, and caps
+/// the backlog at its own limit (listen(2)).
 pub(super) fn lengthen_queue(listener: &TcpListener) -> io::Result<()> {
     Ok(rustix::net::listen(listener, ACCEPT_QUEUE)?)
 }
 
-/// Makes accepted sockets inherit what every connection needs: no delayed small writes, and
-/// the timeouts of a waiting connection. Linux copies these options on accept, which saves
-/// three system calls a connection; the listener is only typed as a stream to set them.
+/// Sets the options every connection needs on the listener: no delay for small writes, and
+/// the timeouts of an idle connection. Linux copies them to accepted sockets, which saves
+/// three system calls per connection. The listener is a `TcpStream` only to set them.
 pub(super) fn set_inherited(listener: &TcpStream, idle: Duration, stall: Duration) -> io::Result<()> {
     listener.set_nodelay(true)?;
     listener.set_read_timeout(Some(idle))?;

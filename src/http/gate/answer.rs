@@ -1,26 +1,26 @@
-//! Reading the head of the service's answer: pure, strict, and what to change in it.
+//! Parses the head of the service's answer, strictly and without I/O.
 //!
-//! Never guesses where an answer ends. The invariant: an answer accepted here has exactly
-//! one length, so the connection it came on is in step when that many bytes were read.
+//! Never guesses where an answer ends. Invariant: an answer accepted here has exactly one
+//! length, so its connection is in sync once that many bytes have been read.
 
 use std::ops::Range;
 
 /// The head of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AnswerHead {
-    /// Bytes of the head, blank line included.
+    /// Length of the head in bytes, including the blank line.
     pub(super) bytes: usize,
-    /// Bytes of body that follow on this connection.
+    /// Length of the body that follows on this connection, in bytes.
     pub(super) body: u64,
-    /// The Content-Length line, where the status forbids it (204).
+    /// The Content-Length line to remove, if the status forbids it (204).
     pub(super) cut: Option<Range<usize>>,
 }
 
-/// The service wrote something that is not an answer the gate can pass on.
+/// The service sent something the gate cannot relay as an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct BadAnswer;
 
-/// Reads a head from the start of `bytes`; None while it is not whole.
+/// Parses a head at the start of `bytes`; returns `None` while it is incomplete.
 pub(super) fn parse_answer(bytes: &[u8], to_head: bool) -> Result<Option<AnswerHead>, BadAnswer> {
     let mut at = 0;
     let mut status = None;
@@ -59,7 +59,7 @@ pub(super) fn parse_answer(bytes: &[u8], to_head: bool) -> Result<Option<AnswerH
     }
 }
 
-/// `HTTP/1.1 nnn reason`. Interim answers cannot come: no Expect is passed on.
+/// `HTTP/1.1 nnn reason`. Interim answers cannot occur, because Expect is not forwarded.
 fn status_line(line: &[u8]) -> Result<u16, BadAnswer> {
     let rest = line.strip_prefix(b"HTTP/1.1 ").ok_or(BadAnswer)?;
     let (code, rest) = rest.split_at_checked(3).ok_or(BadAnswer)?;

@@ -1,12 +1,12 @@
-//! A count of bytes (or of permits) that many connections share.
+//! A budget of bytes (or permits) shared by all connections.
 //!
-//! Never waits: a share that does not fit is refused at once. The invariant: what is taken
-//! never exceeds the maximum, and a dropped [`Share`] has given everything back.
+//! Never waits: a claim that does not fit fails immediately. Invariant: the amount in use
+//! never exceeds the maximum, and dropping a [`Share`] returns all of it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What may be held at once over all connections.
+/// The maximum that all connections together may hold.
 #[derive(Debug)]
 pub(super) struct Budget {
     used: AtomicUsize,
@@ -27,7 +27,7 @@ impl Budget {
     }
 }
 
-/// One connection's part of a budget; given back when dropped.
+/// One connection's part of a budget, returned when dropped.
 #[derive(Debug)]
 pub(super) struct Share {
     budget: Arc<Budget>,
@@ -39,7 +39,7 @@ impl Share {
         Self { budget: Arc::clone(budget), held: 0 }
     }
 
-    /// Holds at least `count` from now on; false, and nothing changed, where that does not fit.
+    /// Grows the share to at least `count`; returns false, changing nothing, if it does not fit.
     pub(super) fn hold(&mut self, count: usize) -> bool {
         let more = count.saturating_sub(self.held);
         if more > 0 && !self.budget.take(more) {

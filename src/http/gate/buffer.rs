@@ -1,11 +1,11 @@
-//! A byte queue over one reused allocation: bytes come in at the end and leave at the front.
+//! A byte queue in one reused allocation: bytes enter at the end and leave at the front.
 //!
-//! Never holds more than its caller asks room for, and never hands out a byte that was not
-//! read. It starts small and shrinks back, so an idle connection costs a few KiB.
+//! Never grows beyond what its caller reserved, and never exposes a byte that was not read.
+//! It starts small and shrinks back, so an idle connection costs a few KiB.
 
 use std::io::{self, Read};
 
-/// Bytes read and not yet consumed.
+/// Bytes that were read but not yet consumed.
 #[derive(Debug)]
 pub(super) struct Buffer {
     bytes: Vec<u8>,
@@ -46,14 +46,14 @@ impl Buffer {
         self.consume(self.len());
     }
 
-    /// Replaces what it holds.
+    /// Replaces the contents.
     pub(super) fn replace(&mut self, bytes: Vec<u8>) {
         self.start = 0;
         self.end = bytes.len();
         self.bytes = bytes;
     }
 
-    /// Moves the bytes to the front and makes room for `capacity` bytes in all.
+    /// Moves the contents to the front and ensures a total capacity of `capacity` bytes.
     pub(super) fn reserve(&mut self, capacity: usize) {
         if self.start > 0 {
             self.bytes.copy_within(self.start..self.end, 0);
@@ -72,10 +72,10 @@ impl Buffer {
         }
     }
 
-    /// Reads once into the free room, which must not be empty; at most `most` bytes.
+    /// Reads once, at most `most` bytes, into the free space, which must not be empty.
     pub(super) fn fill(&mut self, mut source: impl Read, most: usize) -> io::Result<usize> {
         let until = self.bytes.len().min(self.end.saturating_add(most));
-        debug_assert!(until > self.end, "a read needs room, or its 0 would mean the end");
+        debug_assert!(until > self.end, "a zero-length read would look like the end");
         loop {
             match source.read(&mut self.bytes[self.end..until]) {
                 Ok(count) => {

@@ -1,19 +1,18 @@
-//! Decoding a chunked body: pure, incremental, strict.
+//! Decodes a chunked body incrementally and strictly, without I/O.
 //!
-//! Touches no socket and never panics. It consumes exactly the body, from the first chunk
-//! size to the blank line after the trailers, and not one byte of the next request: that is
-//! the invariant. Extensions and trailers are read, bounded, and dropped (RFC 9112 section 7.1
-//! lets a recipient ignore both).
+//! Never panics. Invariant: it consumes exactly the body, from the first chunk size to the
+//! blank line after the trailers, and not one byte of the next request. Extensions and
+//! trailers are bounded, read, and discarded (RFC 9112 section 7.1 allows ignoring both).
 
 use super::framing::is_token;
 use super::refusal::Refusal;
 
-/// Hexadecimal digits of a chunk's size: eight reach 4 GiB, more than any body may have.
+/// Most hexadecimal digits in a chunk size: eight cover 4 GiB, more than any body may have.
 const SIZE_DIGITS_MAX: u32 = 8;
-/// Extensions and trailers together, over the whole body, in bytes.
+/// Most bytes of extensions and trailers over the whole body.
 const EXTRAS_BYTES_MAX: usize = 4096;
 
-/// The state of one body's decoding.
+/// Decoder for one body.
 #[derive(Debug)]
 pub struct ChunkDecoder {
     state: State,
@@ -42,7 +41,7 @@ enum State {
 }
 
 impl ChunkDecoder {
-    /// A decoder for one body that may come to `body_bytes_max` bytes.
+    /// Creates a decoder for one body of at most `body_bytes_max` bytes.
     pub fn new(body_bytes_max: usize) -> Self {
         Self { state: State::Size, left: 0, digits: 0, extras: 0, produced: 0, body_bytes_max }
     }
@@ -52,8 +51,8 @@ impl ChunkDecoder {
         self.state == State::Done
     }
 
-    /// Decodes what it can of `input` into `out`; how many bytes of `input` it took, which is
-    /// all of them unless the body ended.
+    /// Decodes `input` into `out` and returns the number of bytes consumed, which is all of
+    /// them unless the body ended.
     pub fn push(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<usize, Refusal> {
         let mut at = 0;
         while at < input.len() && self.state != State::Done {

@@ -1,9 +1,9 @@
 //! One client connection, from its first byte to its close.
 //!
-//! Reads one whole request, has it answered, and only then looks at the next: a client that
-//! pipelines without reading is held back by its own socket. Never hands on a part of a
-//! request. The invariant: after a request that was refused, or whose framing is in any
-//! doubt, nothing more is read from the connection as a request.
+//! Reads one whole request, gets it answered, and only then turns to the next, so a client
+//! that pipelines without reading is throttled by its own socket. Never forwards a partial
+//! request. Invariant: after a request that was refused, or whose framing is in doubt,
+//! nothing more on the connection is read as a request.
 
 use std::io::{self, IoSlice, Read};
 use std::net::Shutdown;
@@ -35,12 +35,12 @@ pub(super) fn serve(context: &Arc<Context>, slot: Slot) {
     }
 }
 
-/// Why a connection ends before its request was answered.
+/// Why a connection ends without answering its request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// The client is gone, or there is nothing to tell it.
+    /// The client is gone, or there is nothing to say to it.
     Gone,
-    /// The client is told why.
+    /// The client gets an error.
     Refuse(Refusal),
 }
 
@@ -50,7 +50,7 @@ impl From<Refusal> for End {
     }
 }
 
-/// What still matters of a request once its head has been rendered for the service.
+/// What is still needed of a request after its head has been rendered for the service.
 #[derive(Debug, Clone, Copy)]
 struct Plan {
     framing: Framing,
@@ -62,8 +62,8 @@ struct Plan {
     keep_alive: bool,
 }
 
-/// The socket is in `link` and in `slot`; `link` is declared first so that it is dropped
-/// first, and the descriptor is closed by the time the slot is seen to be free.
+/// Both `link` and `slot` hold the socket. `link` is declared first, so it is dropped first
+/// and the descriptor is closed by the time the slot is seen as free.
 struct Connection<'a> {
     context: &'a Arc<Context>,
     link: Arc<Link>,
@@ -74,7 +74,7 @@ struct Connection<'a> {
     body: Vec<u8>,
     answer: Buffer,
     memory: Share,
-    /// The socket's read timeout as last set; it starts as inherited from the listener.
+    /// The socket's current read timeout; initially the one inherited from the listener.
     timeout: Duration,
     to_head: bool,
 }
@@ -97,7 +97,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// One request and its answer; whether the connection goes on.
+    /// Handles one request; returns whether the connection stays open.
     fn exchange(&mut self) -> Result<bool, End> {
         self.to_head = false;
         let length = self.read_head()?;
@@ -110,14 +110,15 @@ impl<'a> Connection<'a> {
         Ok(keep_alive)
     }
 
-    /// Reads until the input starts with a whole head; its length.
+    /// Reads until the input starts with a whole head; returns the length of that head.
     fn read_head(&mut self) -> Result<usize, End> {
         let limits = &self.context.limits;
         let mut scan = HeadScan::default();
         let mut deadline = None;
         if self.input.is_empty() {
             self.enter(Phase::Idle)?;
-            // After the phase, so that either this sees the stop or the stop sees the phase.
+            // Checked after entering the phase: either this sees the stop, or the stop sees
+            // the phase.
             if self.context.registry.is_stopping() {
                 return Err(End::Gone);
             }
@@ -139,8 +140,8 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Reads once into the input. Its room stays one byte above the longest head, so that a
-    /// longer one is seen to be longer.
+    /// Reads once into the input. The capacity is limited to one byte more than the longest
+    /// head, which is enough to detect that a head is too long.
     fn fill_head(&mut self, begun: bool) -> Result<(), End> {
         if self.input.len() == self.input.capacity() {
             let most = self.context.limits.head_bytes_max + 1;
@@ -179,7 +180,7 @@ impl<'a> Connection<'a> {
         })
     }
 
-    /// Reads the body, decoded, and completes the forwarded head with its length.
+    /// Reads and decodes the body, and completes the forwarded head with its length.
     fn read_body(&mut self, plan: &Plan) -> Result<(), End> {
         let deadline = Instant::now() + self.context.limits.body;
         let framed = match plan.framing {
@@ -238,22 +239,23 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// To be called before waiting for the rest of a body.
+    /// Must be called before waiting for the rest of a body.
     fn await_body(&mut self, plan: &Plan) -> Result<(), End> {
         self.enter(Phase::Body)?;
-        // RFC 9110 section 10.1.1: needless once some of the body has arrived.
+        // RFC 9110 section 10.1.1: unnecessary once part of the body has arrived.
         if plan.expects_continue && self.body.is_empty() && self.input.is_empty() {
             self.write(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
         Ok(())
     }
 
-    /// Holds a share of the common budget for a body of this size so far.
+    /// Reserves memory from the shared budget for a body that has grown to this size.
     fn hold(&mut self, bytes: usize) -> Result<(), End> {
         if bytes <= FREE_BYTES || self.memory.hold(bytes) { Ok(()) } else { Err(Refusal::MEMORY.into()) }
     }
 
-    /// Has the service answer, and passes the answer on; whether the connection goes on.
+    /// Sends the request to the service and relays its answer; returns whether the connection
+    /// stays open.
     fn answer(&mut self, plan: &Plan) -> Result<bool, End> {
         let context = self.context;
         let lane = if plan.probe { &context.probes } else { &context.main };
@@ -263,7 +265,7 @@ impl<'a> Connection<'a> {
         let sent = lease
             .send(&self.forward, &self.body, &mut self.answer, deadline)
             .map_err(|error| if is_timeout(&error) { Refusal::ANSWER_TIMEOUT } else { Refusal::LOST })?;
-        // The request is the service's now; a slow reader need not hold its bytes as well.
+        // The service has the request; a slow reader need not keep its bytes in memory too.
         self.body.clear();
         let reply = Reply {
             to_head: plan.to_head,
@@ -278,7 +280,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Gives back what a large request or answer took.
+    /// Frees the memory of a large request or answer.
     fn tidy(&mut self) {
         self.answer.clear();
         self.answer.shrink(FREE_BYTES);
@@ -302,7 +304,7 @@ impl<'a> Connection<'a> {
     /// Answers with an error and closes.
     fn refuse(mut self, refusal: Refusal) {
         self.context.counters.refused(refusal);
-        // The service has seen no such request, so its line is written here.
+        // The service never sees this request, so it is logged here.
         log::info!("gate: refused {refusal}, peer {}", self.link.peer);
         let answer = refusal.answer(self.context.render_error, self.to_head);
         if self.write(&answer).is_ok() {
@@ -311,8 +313,8 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Ends the stream, then discards what still comes: closing a socket with unread input
-    /// resets it, and the reset overtakes the answer (RFC 9112 section 9.6).
+    /// Shuts down writing, then discards further input: closing a socket with unread input
+    /// resets it, and the reset would overtake the answer (RFC 9112 section 9.6).
     fn close(mut self) {
         shut_quietly(&self.link.stream, Shutdown::Write);
         if self.enter(Phase::Linger).is_err() {
@@ -330,7 +332,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    /// Sets the read timeout, with no system call where it is set already.
+    /// Sets the read timeout, skipping the system call if it is unchanged.
     fn set_timeout(&mut self, timeout: Duration) -> Result<(), End> {
         if self.timeout != timeout {
             self.link.stream.set_read_timeout(Some(timeout)).map_err(|_| End::Gone)?;
@@ -339,11 +341,11 @@ impl<'a> Connection<'a> {
         Ok(())
     }
 
-    /// Sets the read timeout to what is left until `deadline`, or refuses once it has passed:
-    /// a byte now and then does not move the deadline.
+    /// Sets the read timeout to the time left until `deadline`, or refuses if it has passed:
+    /// trickling bytes does not extend the deadline.
     fn set_timeout_until(&mut self, deadline: Instant, late: Refusal) -> Result<(), End> {
         let left = deadline.saturating_duration_since(Instant::now());
-        // Below a millisecond the kernel would round to "for ever" or to at once.
+        // The kernel would round less than a millisecond to "forever" or "immediately".
         if left < Duration::from_millis(1) {
             return Err(late.into());
         }

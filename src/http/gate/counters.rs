@@ -1,27 +1,27 @@
-//! What the gate has done so far, for a metrics page.
+//! Counts what the gate has done so far, for metrics only.
 //!
-//! Never decides anything. Every count but those of what is open now only grows.
+//! All counts only grow, except those of connections open now.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::refusal::Refusal;
 
-/// A reading of the gate's counters.
+/// A snapshot of the gate's counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
     /// Connections open now.
     pub open: u64,
-    /// Of those, the ones with a request in progress: past its head and not yet answered.
+    /// Of those, connections with a request in progress: past its head and not yet answered.
     pub busy: u64,
     /// Connections accepted.
     pub accepted: u64,
-    /// Connections closed for room.
+    /// Connections closed to make room.
     pub evicted: u64,
-    /// Connections refused with 503 as they came.
+    /// Connections refused with 503 on arrival.
     pub shed: u64,
-    /// Requests refused with a 4xx by the gate.
+    /// Requests the gate refused with a 4xx.
     pub refused_client: u64,
-    /// Requests refused with a 5xx by the gate.
+    /// Requests the gate refused with a 5xx.
     pub refused_server: u64,
     /// Connections to the service that had to be replaced.
     pub upstreams_replaced: u64,

@@ -1,26 +1,26 @@
-//! How many connections the descriptor limit of this process allows.
+//! How many connections this process's descriptor limit allows.
 //!
-//! Running out of descriptors ends `tiny_http`'s accept thread for good, so the gate takes
-//! only as many as leave enough. The invariant: connections, upstreams with both their ends, what
-//! the workers open for the requests on them, and refused connections that still linger fit
-//! beside what was open at the start and a reserve.
+//! Running out of descriptors permanently ends `tiny_http`'s accept thread, so the gate always
+//! leaves enough free. Invariant: connections, upstreams with both their ends, what workers
+//! open to serve them, and lingering refused connections fit alongside the descriptors open at
+//! startup and a reserve.
 
 use super::limits::{Limits, SHED_QUEUE};
 
-/// Where `/proc` cannot be read: the traditional soft limit.
+/// Used if `/proc` cannot be read: the traditional soft limit.
 const FALLBACK_LIMIT: usize = 1024;
-/// Where `/proc` cannot be read: what a small server has open.
+/// Used if `/proc` cannot be read: what a small server has open.
 const FALLBACK_OPEN: usize = 32;
-/// An upstream is one descriptor here, and two in `tiny_http`, which clones each socket.
+/// Each upstream takes one descriptor here and two in `tiny_http`, which clones the socket.
 pub(super) const PER_UPSTREAM: usize = 3;
-/// After an answer was cut, `tiny_http` keeps its two until the worker notices; the upstream
-/// may have been replaced by then.
+/// After an answer is cut, `tiny_http` keeps its two until the worker notices; by then the
+/// upstream may have been replaced.
 const PER_CUT: usize = 2;
-/// The gate's own: the spare, and the one that each of three waiting `accept` calls (its own
-/// and the lanes') has taken in advance.
+/// The gate's own: the spare, and one that each of three blocked `accept` calls (its own and
+/// the two lanes') has allocated in advance.
 const OWN: usize = 4;
 
-/// The counts a gate runs with.
+/// The counts a gate actually runs with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Plan {
     pub(super) connections: usize,
@@ -29,7 +29,7 @@ pub(super) struct Plan {
     pub(super) shed_queue: usize,
 }
 
-/// Fits the configured counts into the process's own limit.
+/// Fits the configured counts into the process's descriptor limit.
 pub(super) fn plan(limits: &Limits) -> Plan {
     if !limits.fit_to_descriptors {
         return Plan {
@@ -47,8 +47,8 @@ fn fit(limits: &Limits, limit: usize, open: usize) -> Plan {
     let free = limit.saturating_sub(open + spare + OWN);
     let shed_queue = SHED_QUEUE.min(free / 16).max(1);
     let free = free.saturating_sub(shed_queue);
-    // A sixth of what is left for the probe lane and two thirds for both lanes at most: in a
-    // tight process more connections than upstreams is still the right proportion.
+    // At most a sixth of the rest goes to the probe lane and two thirds to both lanes: even
+    // when descriptors are scarce, there should be more connections than upstreams.
     let probe_upstreams = limits.probe_upstreams.min(free / 6 / PER_UPSTREAM).max(1);
     let probes = probe_upstreams * PER_UPSTREAM;
     let room = (free * 2 / 3).saturating_sub(probes);
@@ -57,7 +57,7 @@ fn fit(limits: &Limits, limit: usize, open: usize) -> Plan {
     Plan { connections: limits.connections_max.min(free).max(1), upstreams, probe_upstreams, shed_queue }
 }
 
-/// What so many upstreams take, together with the workers that answer the requests on them.
+/// Descriptors that `upstreams` upstreams take, including the workers that serve them.
 fn cost(limits: &Limits, upstreams: usize) -> usize {
     let busy_workers = upstreams.min(limits.workers);
     upstreams * PER_UPSTREAM + busy_workers * (limits.files_per_worker + PER_CUT)

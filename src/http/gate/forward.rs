@@ -1,13 +1,13 @@
-//! The request as the service sees it: pure, bytes from a head.
+//! Renders a request head for the service, without I/O.
 //!
-//! Never passes on a header that speaks about a connection, nor the client's own word for
-//! its framing or its address. The invariant: what is written is HTTP/1.1 with at most one
-//! Content-Length, which is the true one, and exactly one X-Peer.
+//! Never forwards hop-by-hop headers, or the client's own claims about framing or its address.
+//! Invariant: the output is HTTP/1.1 with at most one Content-Length, the actual one, and
+//! exactly one X-Peer.
 
 use super::framing::{Head, Header};
 
-/// Headers about one connection (RFC 9110 section 7.6.1), framing, and what the gate itself
-/// says. `tiny_http` would act on Connection, TE and Expect; none of them reaches it.
+/// Hop-by-hop headers (RFC 9110 section 7.6.1), framing, and headers only the gate may set.
+/// `tiny_http` would act on Connection, TE and Expect, so none of them may reach it.
 const NOT_FORWARDED: [&str; 11] = [
     "Connection",
     "Keep-Alive",
@@ -22,7 +22,7 @@ const NOT_FORWARDED: [&str; 11] = [
     "X-Gate-Proof",
 ];
 
-/// Writes the request line and the headers; [`end_head`] completes them.
+/// Writes the request line and headers; [`end_head`] completes the head.
 pub(super) fn begin_head(head: &Head<'_>, peer_line: &str, out: &mut Vec<u8>) {
     out.clear();
     for part in [head.method, " ", head.origin, " HTTP/1.1\r\n"] {
@@ -36,7 +36,7 @@ pub(super) fn begin_head(head: &Head<'_>, peer_line: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(peer_line.as_bytes());
 }
 
-/// Ends the head, with the length of the body if one was framed.
+/// Ends the head, adding the length of the body if one was framed.
 pub(super) fn end_head(framed: Option<usize>, out: &mut Vec<u8>) {
     if let Some(length) = framed {
         out.extend_from_slice(b"Content-Length: ");

@@ -1,11 +1,11 @@
-//! Reading a request head: a pure function from bytes to a request or a refusal.
+//! Parses a request head: a pure function from bytes to a request or a refusal.
 //!
-//! Touches no socket, no clock, no shared state, and never panics, so it can be fuzzed
-//! alone. It is stricter than RFC 9112 asks wherever two readers could differ: the
-//! invariant is that a head accepted here has exactly one meaning, so nothing behind the
-//! gate can be made to see a second request in it. Refused though often tolerated: a bare
-//! LF, folded lines, space before the colon, bytes above 0x7E, two framings, two Hosts,
-//! lists in Content-Length, any transfer coding but `chunked`.
+//! Uses no socket, clock or shared state, and never panics, so it can be fuzzed in isolation.
+//! It is stricter than RFC 9112 wherever two parsers could disagree. Invariant: a head
+//! accepted here has exactly one meaning, so nothing behind the gate can be tricked into
+//! seeing a second request in it. Refused although often tolerated: a bare LF, folded lines,
+//! space before the colon, bytes above 0x7E, two framings, two Hosts, lists in
+//! Content-Length, any transfer coding but `chunked`.
 
 use super::limits::Limits;
 use super::refusal::Refusal;
@@ -13,7 +13,7 @@ use super::refusal::Refusal;
 /// How the request's body is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Framing {
-    /// No body was framed, which is not the same as a body of length 0.
+    /// No body was framed, which differs from a body of length 0.
     None,
     /// `Content-Length`.
     Length(u64),
@@ -21,16 +21,16 @@ pub enum Framing {
     Chunked,
 }
 
-/// One header line; the value without the blanks around it.
+/// One header line, its value trimmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header<'a> {
     /// The name as sent.
     pub name: &'a str,
-    /// The value: visible ASCII, blanks and tabs.
+    /// The value: visible ASCII, spaces and tabs.
     pub value: &'a str,
 }
 
-/// A request head that has exactly one meaning.
+/// A request head with exactly one meaning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head<'a> {
     /// The method, a token.
@@ -45,14 +45,14 @@ pub struct Head<'a> {
     pub headers: Vec<Header<'a>>,
     /// How the body is delimited.
     pub framing: Framing,
-    /// Whether the client means to go on using the connection.
+    /// Whether the client wants to keep using the connection.
     pub keep_alive: bool,
     /// Whether the client waits for `100 Continue` before its body.
     pub expects_continue: bool,
 }
 
-/// Finds the end of a head in bytes that arrive piecemeal, looking at each byte once, and
-/// refuses at the first line that cannot be part of one.
+/// Finds the end of a head in bytes that arrive piecemeal. Examines each byte once, and
+/// refuses at the first byte or request line that cannot be part of a head.
 #[derive(Debug, Default)]
 pub struct HeadScan {
     examined: usize,
@@ -61,7 +61,8 @@ pub struct HeadScan {
 }
 
 impl HeadScan {
-    /// Looks at what was added to `bytes` since the last call; the head's length once whole.
+    /// Examines what was added to `bytes` since the last call; returns the head's length once
+    /// it is complete.
     pub fn advance(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Refusal> {
         while self.examined < bytes.len() {
             let at = self.examined;
@@ -81,7 +82,7 @@ impl HeadScan {
                     self.line_start = at + 1;
                     continue;
                 }
-                // A CR is good only before an LF: refused when the next byte shows otherwise.
+                // A CR is valid only before an LF: refuse once the next byte is something else.
                 _ if at > self.line_start && bytes[at - 1] == b'\r' => {
                     return Err(Refusal::BARE_LINE_END);
                 }
@@ -95,8 +96,8 @@ impl HeadScan {
     /// Whether this line ends the head.
     fn end_line(&mut self, line: &[u8], limits: &Limits) -> Result<bool, Refusal> {
         if self.lines == 0 {
-            // RFC 9112 section 2.2 lets a server skip an empty line before the request line;
-            // clients that send one are long gone, and to refuse is unambiguous.
+            // RFC 9112 section 2.2 lets a server skip an empty line before the request line.
+            // Clients that send one are long gone, and refusing is unambiguous.
             request_line(line, limits)?;
         } else if line.is_empty() {
             return Ok(true);
@@ -112,7 +113,7 @@ impl HeadScan {
     }
 }
 
-/// Reads a whole head, from the request line to the blank line, nothing after it.
+/// Parses a whole head, from the request line to the blank line, with nothing after it.
 pub fn parse_head<'a>(bytes: &'a [u8], limits: &Limits) -> Result<Head<'a>, Refusal> {
     let mut lines = Lines { rest: bytes };
     let (method, target, minor) = request_line(lines.next_line()?, limits)?;
@@ -166,7 +167,7 @@ fn request_line<'a>(line: &'a [u8], limits: &Limits) -> Result<(&'a str, &'a str
     Ok((text(method)?, text(target)?, minor))
 }
 
-/// Long enough for every registered method; nothing longer is one.
+/// Long enough for every registered method.
 const METHOD_BYTES_MAX: usize = 32;
 
 fn version_minor(version: &[u8]) -> Result<u8, Refusal> {
@@ -185,7 +186,7 @@ fn version_minor(version: &[u8]) -> Result<u8, Refusal> {
 fn header_line(line: &[u8]) -> Result<Header<'_>, Refusal> {
     let colon = line.iter().position(|&b| b == b':').ok_or(Refusal::HEADER_LINE)?;
     let (name, value) = (&line[..colon], &line[colon + 1..]);
-    // An empty name, a folded line and a blank before the colon all fail here.
+    // An empty name, a folded line and a space before the colon all fail here.
     if name.is_empty() || !name.iter().all(|&b| is_token(b)) {
         return Err(Refusal::HEADER_LINE);
     }
@@ -195,7 +196,7 @@ fn header_line(line: &[u8]) -> Result<Header<'_>, Refusal> {
     Ok(Header { name: text(name)?, value: text(value)?.trim_matches([' ', '\t']) })
 }
 
-/// Gives the lines their one meaning, or refuses.
+/// Interprets the lines, or refuses if they have no single meaning.
 fn interpret<'a>(
     method: &'a str,
     target: &'a str,
@@ -231,7 +232,7 @@ fn framing(headers: &[Header<'_>], minor: u8) -> Result<Framing, Refusal> {
     }
 }
 
-/// RFC 9110 section 8.6: digits and nothing else. What does not fit is surely too large.
+/// RFC 9110 section 8.6: only digits. A number that does not fit into `u64` is too large.
 fn content_length(digits: &str) -> Result<u64, Refusal> {
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
         return Err(Refusal::FRAMING);
@@ -265,8 +266,8 @@ fn origin_form<'a>(method: &str, target: &'a str, host: Option<&str>) -> Result<
     }
     let path = rest.find('/').unwrap_or(rest.len());
     let authority = &rest[..path];
-    // The section says that the target's authority overrides Host; two that differ are two
-    // readings of one request, so they are refused instead.
+    // The RFC says the target's authority overrides Host. If they differ, the request can be
+    // read in two ways, so it is refused instead.
     if !is_host(authority) || host.is_some_and(|h| !h.eq_ignore_ascii_case(authority)) {
         return Err(Refusal::HOST);
     }
@@ -280,7 +281,7 @@ fn single<'a>(headers: &[Header<'a>], name: &str, twice: Refusal) -> Result<Opti
     if found.next().is_some() { Err(twice) } else { Ok(first) }
 }
 
-/// RFC 3986 `uri-host [ ":" port ]`, by its characters: no user, no path, never empty.
+/// RFC 3986 `uri-host [ ":" port ]`, checked by character set: no user, no path, not empty.
 fn is_host(host: &str) -> bool {
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !port.contains(']') => (name, port),
@@ -305,12 +306,12 @@ pub(super) fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Visible ASCII but `#`: a fragment has no place in a request.
+/// Visible ASCII except `#`: a request target has no fragment.
 fn is_target(byte: u8) -> bool {
     matches!(byte, 0x21..=0x7e) && byte != b'#'
 }
 
-/// ASCII was checked by the caller; this only gives it its type.
+/// Converts bytes that the caller has checked to be ASCII.
 fn text(bytes: &[u8]) -> Result<&str, Refusal> {
     std::str::from_utf8(bytes).map_err(|_| Refusal::BYTES)
 }

@@ -1,66 +1,65 @@
-//! Every limit of the gate, in one place, with its unit in its name.
+//! All limits of the gate in one place, each with its unit in its name.
 //!
-//! Nothing here acts. A deployment changes `body_bytes_max`; tests shorten the
-//! deadlines. The invariant: whatever a client can make the gate hold (bytes, a
-//! thread, a descriptor, a worker) is bounded by a number in this struct and by a
-//! deadline in this struct.
+//! Deployments change `body_bytes_max`; tests shorten the deadlines. Invariant: whatever a
+//! client can make the gate hold (bytes, a thread, a descriptor, a worker) is bounded by a
+//! number and by a deadline in [`Limits`].
 
 use std::time::Duration;
 
-/// The limits a gate keeps. [`Limits::default`] is what a deployment runs with.
+/// The limits a gate enforces. Deployments run with [`Limits::default`].
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// Longest request head in bytes, request line and blank line included: 431 (414 while
-    /// the request line itself is what is too long).
+    /// Longest request head in bytes, including request line and blank line; beyond it 431
+    /// (414 if the request line itself is too long).
     pub head_bytes_max: usize,
-    /// Longest request target in bytes: 414.
+    /// Longest request target in bytes; beyond it 414.
     pub target_bytes_max: usize,
-    /// Most header lines in a request: 431.
+    /// Most header lines in a request; beyond it 431.
     pub header_lines_max: usize,
-    /// Longest request body in bytes, after decoding: 413.
+    /// Longest request body in bytes, after decoding; beyond it 413.
     pub body_bytes_max: usize,
-    /// Bytes of bodies and of buffered answers held at once over all connections: 503.
+    /// Most bytes of bodies and buffered answers held by all connections; beyond it 503.
     pub memory_bytes_max: usize,
-    /// How much of one answer is kept for a slow client, so that its worker is free again.
+    /// How much of an answer is buffered for a slow client in order to free its worker.
     pub answer_buffer_bytes_max: usize,
-    /// Answers larger than that buffer, being read slowly, at once. Each pins a worker, so
-    /// this stays below their number; one more is cut.
+    /// Most answers larger than that buffer that may be read slowly at once. Each pins a
+    /// worker, so this stays below the number of workers; one more is cut.
     pub slow_streams_max: usize,
 
-    /// How long a connection may be silent between requests; then it is closed.
+    /// How long a connection may be silent between requests before it is closed.
     pub idle: Duration,
-    /// From the first byte of a head to its last: 408.
+    /// Time from the first byte of a head to its last; beyond it 408.
     pub head: Duration,
-    /// From the last byte of the head to the last of the body: 408.
+    /// Time from the last byte of the head to the last byte of the body; beyond it 408.
     pub body: Duration,
-    /// How long a request waits for a free connection to the service: 503.
+    /// How long a request waits for a free connection to the service; beyond it 503.
     pub upstream_wait: Duration,
-    /// From handing a request over to the last byte of the answer's head: 504.
+    /// Time from handing over a request to the last byte of the answer's head; beyond it 504.
     pub answer: Duration,
-    /// How long the service may pause amid the body of a large answer; then it is cut. It
-    /// has no other way to take back an answer that it has begun.
+    /// How long the service may pause within the body of a large answer before it is cut.
+    /// Stalling is the only way the service can abort an answer it has begun.
     pub answer_pause: Duration,
-    /// How long a client may take nothing of its answer; then it is cut.
+    /// How long a client may read nothing of its answer before it is cut.
     pub stall: Duration,
-    /// The slowest a client may take its answer, in bytes a second, once `stall` has passed.
+    /// The slowest a client may read its answer, in bytes per second, after `stall`.
     pub answer_rate_min: u64,
-    /// How long input is discarded after an early error answer, lest a reset eat the answer.
+    /// How long input is discarded after an early error answer, so that a reset does not
+    /// destroy the answer.
     pub linger: Duration,
 
-    /// Most connections at once; the descriptor limit may lower it.
+    /// Most connections at once; reduced if the descriptor limit requires it.
     pub connections_max: usize,
-    /// Connections to the service, which bound what is in flight; the descriptor limit may
-    /// lower it.
+    /// Connections to the service, which bound the requests in flight; reduced likewise.
     pub upstreams: usize,
-    /// Connections to the service's probe lane; likewise.
+    /// Connections to the service's probe lane; reduced likewise.
     pub probe_upstreams: usize,
-    /// Threads that the service handles requests on.
+    /// Threads on which the service handles requests.
     pub workers: usize,
-    /// Descriptors left to each of them: a list has the database and its log open.
+    /// Descriptors reserved per worker: a list has the database and its log open.
     pub files_per_worker: usize,
-    /// Descriptors left to the rest of the process: a backup, for one.
+    /// Descriptors reserved for the rest of the process, such as a backup.
     pub spare_descriptors: usize,
-    /// Whether the descriptor limit lowers the counts above. Only a test says no.
+    /// Whether the descriptor limit reduces the counts above. Only tests turn this off.
     pub fit_to_descriptors: bool,
 }
 
@@ -94,31 +93,31 @@ impl Default for Limits {
     }
 }
 
-/// Bodies and answers up to this size need no share of the common memory budget.
+/// Bodies and answers up to this size are not counted against the memory budget.
 pub(super) const FREE_BYTES: usize = 16 * 1024;
-/// What one read of a body or of an answer asks for at most.
+/// Most bytes requested by one read of a body or an answer.
 pub(super) const CHUNK_BYTES: usize = 64 * 1024;
-/// Where a connection's buffers start, and what they shrink back to.
+/// Initial size of a connection's buffers.
 pub(super) const SMALL_BYTES: usize = 4 * 1024;
-/// Longest head of an answer; ours are a few hundred bytes.
+/// Longest head of an answer; the service's are a few hundred bytes.
 pub(super) const ANSWER_HEAD_BYTES_MAX: usize = 16 * 1024;
-/// Stack of a connection's thread. Only what is touched is resident.
+/// Stack of a connection's thread. Only touched pages are resident.
 pub(super) const STACK_BYTES: usize = 192 * 1024;
-/// Refused connections waiting for their lingering close; beyond it they are dropped at once.
+/// Refused connections that may wait for a lingering close; any more are dropped at once.
 pub(super) const SHED_QUEUE: usize = 16;
-/// Connections that may wait to be accepted.
+/// Length of the accept backlog.
 pub(super) const ACCEPT_QUEUE: i32 = 4096;
 /// How long one refused connection may linger.
 pub(super) const SHED_LINGER: Duration = Duration::from_millis(50);
-/// How long the acceptor waits for an evicted connection to leave.
+/// How long the acceptor waits for an evicted connection to close.
 pub(super) const EVICTION_WAIT: Duration = Duration::from_millis(100);
-/// A connection sending a body may be evicted after this long; an honest one takes less.
+/// A connection sending a body may be evicted after this time; a well-behaved one is faster.
 pub(super) const BODY_EVICTABLE: Duration = Duration::from_secs(1);
-/// A blocked write to the service looks this often whether the service answered early.
+/// How often a blocked write to the service checks whether it answered early.
 pub(super) const WRITE_GRANULE: Duration = Duration::from_millis(200);
-/// How long a newly opened connection to the service may take to answer its proof.
+/// How long the service may take to answer the proof request on a new connection.
 pub(super) const PROOF: Duration = Duration::from_secs(5);
-/// How long to wait before trying again to open a connection to the service; after each
-/// failure so much longer, up to the maximum.
+/// How long to wait before retrying to open a connection to the service; the wait grows by
+/// this much with each failure, up to the maximum.
 pub(super) const REOPEN_WAIT: Duration = Duration::from_millis(50);
 pub(super) const REOPEN_WAIT_MAX: Duration = Duration::from_secs(1);

@@ -9,17 +9,17 @@
 //!        <── relay, in one write or streamed <── answer ──────────┘
 //! ```
 //!
-//! `tiny_http` never sees a client: only whole requests with one meaning, one at a time on
-//! connections the gate opened and proved. The gate never interprets a request beyond its
-//! framing and never answers for the service except with an error of its own. The invariant:
-//! everything a client can make this process hold is counted in [`Limits`] and ends at one
-//! of its deadlines.
+//! `tiny_http` never sees a client. It sees only whole, unambiguous requests, one at a time,
+//! on connections that the gate opened and proved to work. The gate never interprets a request
+//! beyond its framing, and never answers for the service except with an error of its own.
+//! Invariant: everything a client can make this process hold is bounded by [`Limits`] and
+//! released at one of its deadlines.
 //!
-//! # What the server's side must do
-//! Bind a Unix socket by path in a folder of mode 0700, one per lane; give each to
-//! `tiny_http::Server::from_listener`; start the workers before [`Gate::start`], which has
-//! every connection prove itself; send every answer `with_chunked_threshold(usize::MAX)` and
-//! a known length; catch panics around each handler.
+//! # What the server must do
+//! Bind one Unix socket per lane, by path, in a folder of mode 0700; pass each to
+//! `tiny_http::Server::from_listener`; start the workers before [`Gate::start`], which tests
+//! every connection; send every answer `with_chunked_threshold(usize::MAX)` and a known
+//! length; catch panics around each handler.
 
 mod acceptor;
 mod answer;
@@ -56,14 +56,15 @@ pub use counters::Counts;
 pub use limits::Limits;
 pub use refusal::RenderError;
 
-/// Whether a request goes to the probe lane, by its method and its path without the query.
+/// Decides by method and path (without query) whether a request goes to the probe lane.
 pub type IsProbe = fn(method: &str, path: &str) -> bool;
 
-/// Whether a request's answer is sent without holding a worker of the service, which then
-/// limits how many there are; likewise.
+/// Decides by method and path (without query) whether the service sends the answer without
+/// holding a worker. The service then limits how many such answers there are.
 pub type IsDownload = fn(method: &str, path: &str) -> bool;
 
-/// How long, after cutting what is left at a shutdown's deadline, its threads may take to leave.
+/// How long threads may take to exit after the connections left at a shutdown's deadline are
+/// cut.
 const CUT_WAIT: Duration = Duration::from_millis(250);
 
 /// What a gate is started with.
@@ -71,15 +72,15 @@ const CUT_WAIT: Duration = Duration::from_millis(250);
 pub struct GateConfig {
     /// The Unix socket of the service.
     pub socket: PathBuf,
-    /// The Unix socket of the service's probe lane: its own server and workers.
+    /// The Unix socket of the service's probe lane, which has its own server and workers.
     pub probe_socket: PathBuf,
     /// Which requests go to the probe lane.
     pub is_probe: IsProbe,
-    /// Whose answers may be read slowly without counting against the slow streams.
+    /// Which answers may be read slowly without counting as slow streams.
     pub is_download: IsDownload,
-    /// A target that both lanes answer to a plain GET, quickly and with any status; each new
-    /// connection to the service is proved with it (and with `X-Gate-Proof: 1`, which no
-    /// client can send).
+    /// A target for which both lanes answer a plain GET quickly, with any status. It is
+    /// requested on each new connection to the service to prove that it works (with
+    /// `X-Gate-Proof: 1`, which no client can send).
     pub proof_target: String,
     /// Renders the body of the gate's own errors.
     pub render_error: RenderError,
@@ -101,13 +102,13 @@ impl fmt::Debug for GateConfig {
 /// How a shutdown went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShutdownReport {
-    /// Requests in progress at the stop that were finished.
+    /// Requests in progress at the start of the shutdown that were finished.
     pub finished: usize,
-    /// Connections still open at the deadline, and cut.
+    /// Connections still open at the deadline, which were cut.
     pub cut: usize,
 }
 
-/// What all connections of a gate share.
+/// State shared by all connections of a gate.
 #[derive(Debug)]
 struct Context {
     limits: Limits,
@@ -122,12 +123,12 @@ struct Context {
     counters: Counters,
 }
 
-/// A running gate. Dropping it cuts everything at once; [`Gate::shutdown`] does not.
+/// A running gate. Dropping it cuts all connections; [`Gate::shutdown`] lets requests finish.
 #[derive(Debug)]
 pub struct Gate {
     context: Arc<Context>,
     address: SocketAddr,
-    /// A second handle of the listener: shutting it down wakes `accept` (Linux).
+    /// A second handle to the listener: shutting it down wakes `accept` (Linux).
     listener: TcpStream,
     acceptor: Option<JoinHandle<()>>,
 }
@@ -136,8 +137,8 @@ impl Gate {
     /// Opens the lanes to the service, then starts accepting on `listener`.
     ///
     /// # Errors
-    /// When a lane's service does not answer its proof within 5 s, or when the system refuses
-    /// a thread or a descriptor.
+    /// If a lane's service does not answer the proof request within 5 s, or the system has no
+    /// thread or descriptor to spare.
     pub fn start(listener: TcpListener, config: GateConfig) -> io::Result<Self> {
         let address = listener.local_addr()?;
         acceptor::lengthen_queue(&listener)?;
@@ -164,7 +165,7 @@ impl Gate {
         self.address
     }
 
-    /// The counters as they stand.
+    /// A snapshot of the counters.
     pub fn counts(&self) -> Counts {
         Counts {
             open: self.context.registry.len() as u64,
@@ -174,15 +175,15 @@ impl Gate {
         }
     }
 
-    /// A function that tells for how long requests have had no way to the service: no connection
-    /// could be opened, and none is free.
+    /// Returns a function that tells how long requests have been cut off from the service:
+    /// no connection can be opened, and none is free.
     pub fn outage(&self) -> impl Fn() -> Option<Duration> + Send + Sync + use<> {
         let lane = Arc::clone(&self.context.main);
         move || lane.out_for()
     }
 
-    /// Stops accepting, ends idle connections, lets requests in progress finish (with
-    /// `Connection: close`) until `deadline`, then cuts what is left.
+    /// Stops accepting, closes idle connections, lets requests in progress finish (with
+    /// `Connection: close`) until `deadline`, then cuts the rest.
     pub fn shutdown(mut self, deadline: Instant) -> ShutdownReport {
         let busy = self.stop_accepting();
         let left = if self.context.registry.wait_below(1, deadline) { 0 } else { self.cut_all() };
@@ -190,15 +191,15 @@ impl Gate {
         ShutdownReport { finished: busy.saturating_sub(left), cut: left }
     }
 
-    /// The stop flag first, then the listener, then a look at the connections: none can be
-    /// admitted after that look.
+    /// Sets the stop flag, then shuts the listener, then visits the connections: none can be
+    /// admitted after that.
     fn stop_accepting(&mut self) -> usize {
         self.context.registry.stop();
         registry::shut_quietly(&self.listener, Shutdown::Both);
         if let Some(acceptor) = self.acceptor.take()
             && acceptor.join().is_err()
         {
-            log::error!("gate: the accept thread had panicked");
+            log::error!("gate: the accept thread panicked");
         }
         self.context.registry.stop()
     }

@@ -1,8 +1,8 @@
-//! The answers the gate gives itself, before or instead of the service.
+//! Errors that the gate itself returns, before or instead of the service.
 //!
-//! Never says why beyond one fixed sentence: nothing of the request and nothing of the
-//! machine is echoed. Every such answer ends its connection, so no byte that followed a
-//! refused request is ever read as another one.
+//! Each message is one fixed sentence that reveals nothing about the request or the machine.
+//! Every such answer closes its connection, so bytes that follow a refused request are never
+//! read as another request.
 
 use std::fmt;
 
@@ -11,11 +11,11 @@ use std::fmt;
 pub struct Refusal {
     /// The HTTP status.
     pub status: u16,
-    /// What the client is told.
+    /// The message for the client.
     pub message: &'static str,
 }
 
-/// Renders the body of an error answer (`application/json`) from its status and message.
+/// Renders the body of an error response (`application/json`) from status and message.
 pub type RenderError = fn(status: u16, message: &str) -> Vec<u8>;
 
 macro_rules! refusals {
@@ -44,13 +44,13 @@ refusals! {
     TARGET = 414, "the request target is too long";
     EXPECTATION = 417, "the expectation is not supported";
     HEADERS = 431, "the request headers are too large";
-    ANSWER = 500, "the service's answer could not be passed on";
+    ANSWER = 500, "the service's answer could not be relayed";
     CODING = 501, "the transfer coding is not supported";
     METHOD = 501, "the method is not supported";
     CONNECTIONS = 503, "too many connections";
-    MEMORY = 503, "too much is in flight";
+    MEMORY = 503, "too much data is in flight";
     UPSTREAM = 503, "the service is busy";
-    LOST = 503, "the service ended before it answered";
+    LOST = 503, "the connection to the service was lost before it answered";
     ANSWER_TIMEOUT = 504, "the service did not answer in time";
     VERSION = 505, "only HTTP/1.0 and HTTP/1.1 are supported";
 }
@@ -62,7 +62,7 @@ impl fmt::Display for Refusal {
 }
 
 impl Refusal {
-    /// The whole answer; without its body for a HEAD request (RFC 9110 section 9.3.2).
+    /// The whole response, without its body for a HEAD request (RFC 9110 section 9.3.2).
     pub(super) fn answer(&self, render: RenderError, to_head: bool) -> Vec<u8> {
         let body = render(self.status, self.message);
         let retry = if self.status == 503 { "Retry-After: 5\r\n" } else { "" };

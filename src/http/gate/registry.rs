@@ -1,9 +1,9 @@
-//! The open connections: how many, what each is doing, and which to close for room.
+//! The open connections: how many, what each is doing, and which to close to make room.
 //!
-//! Never reads or writes a request. One mutex owns the table; what a connection is doing is
-//! one atomic word of its own, so the hot path takes no lock. The invariant: a connection is
-//! evicted or shut only through a compare-and-swap out of a phase in which no complete
-//! request is held, so an admitted request is never cut for room.
+//! Never reads or writes a request. One mutex owns the table. Each connection's phase is an
+//! atomic word of its own, so the hot path takes no lock. Invariant: a connection is evicted
+//! or shut only by a compare-and-swap out of a phase that holds no complete request, so an
+//! admitted request is never cut to make room.
 
 use std::collections::HashMap;
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -19,24 +19,25 @@ use super::limits::BODY_EVICTABLE;
 pub(super) enum Phase {
     /// Between requests: no byte of the next one has been read.
     Idle = 0,
-    /// A part of a request head has been read.
+    /// Part of a request head has been read.
     Head = 1,
-    /// The head is whole, the body is not.
+    /// The head is complete, the body is not.
     Body = 2,
     /// A whole request is being answered.
     Busy = 3,
-    /// An early error answer was sent; what still comes is discarded.
+    /// An early error answer was sent; further input is discarded.
     Linger = 4,
-    /// Shut by the gate, for room or at the end.
+    /// Shut by the gate, to make room or at shutdown.
     Shut = 5,
 }
 
-/// One connection, as others see it.
+/// One connection, as other threads see it.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) stream: TcpStream,
     pub(super) peer: SocketAddr,
-    /// The phase in the low byte, the milliseconds since the registry's start above it.
+    /// The phase in the low byte; above it, when the phase began, in milliseconds since the
+    /// registry was created.
     word: AtomicU64,
 }
 
@@ -83,12 +84,12 @@ impl Registry {
         self.lock().links.len()
     }
 
-    /// How many connections have a request in progress: past its head and not yet answered.
+    /// Number of connections with a request in progress: past its head and not yet answered.
     pub(super) fn busy(&self) -> usize {
         self.lock().links.values().filter(|link| Link::is_busy(link.word.load(Ordering::SeqCst))).count()
     }
 
-    /// Enters a new connection; its slot leaves the table when dropped.
+    /// Adds a new connection; dropping its slot removes it.
     pub(super) fn enter(self: &Arc<Self>, stream: TcpStream, peer: SocketAddr) -> Slot {
         let word = self.word(Phase::Idle);
         let link = Arc::new(Link { stream, peer, word: AtomicU64::new(word) });
@@ -99,8 +100,8 @@ impl Registry {
         Slot { registry: Arc::clone(self), id, link: Some(link), word }
     }
 
-    /// Shuts the connection that has been longest without a whole request; whether there was
-    /// one. Those between requests, in a head or lingering go first, then slow bodies.
+    /// Shuts the connection that has gone longest without a whole request, and returns whether
+    /// there was one. Idle, partial-head and lingering connections go first, then slow bodies.
     pub(super) fn evict_oldest(&self) -> bool {
         let table = self.lock();
         let waiting = [Phase::Idle, Phase::Head, Phase::Linger];
@@ -119,7 +120,7 @@ impl Registry {
         oldest.is_some_and(|(word, link)| self.shut(link, word, Shutdown::Both))
     }
 
-    /// Marks a connection shut if it still does what `word` says, then shuts its socket.
+    /// Marks a connection as shut if its word is still `word`, then shuts its socket.
     fn shut(&self, link: &Link, word: u64, how: Shutdown) -> bool {
         let shut = self.word(Phase::Shut);
         let won = link.word.compare_exchange(word, shut, Ordering::SeqCst, Ordering::SeqCst).is_ok();
@@ -129,7 +130,7 @@ impl Registry {
         won
     }
 
-    /// Waits until fewer than `count` connections are open; false at the deadline.
+    /// Waits until fewer than `count` connections are open; returns false at the deadline.
     pub(super) fn wait_below(&self, count: usize, deadline: Instant) -> bool {
         let mut table = self.lock();
         while table.links.len() >= count {
@@ -142,13 +143,13 @@ impl Registry {
         true
     }
 
-    /// Waits until some connection leaves, or for `at_most`.
+    /// Waits until a connection closes, for at most `at_most`.
     pub(super) fn wait_for_change(&self, at_most: Duration) {
         drop(self.wait(self.lock(), at_most));
     }
 
-    /// Refuses new requests from now on and ends the connections that have none; how many
-    /// are left with one.
+    /// Refuses new requests from now on and closes connections without a request; returns how
+    /// many still have one.
     pub(super) fn stop(&self) -> usize {
         self.stopping.store(true, Ordering::SeqCst);
         let table = self.lock();
@@ -156,8 +157,8 @@ impl Registry {
         for link in table.links.values() {
             let word = link.word.load(Ordering::SeqCst);
             if Link::phase_is(word, Phase::Idle) || Link::phase_is(word, Phase::Head) {
-                // Reading only, and the phase stays: what has already arrived is still
-                // answered, then the end of the stream is seen.
+                // Shut only reading, and keep the phase: a request that has already arrived
+                // is still answered, then the thread sees the end of the stream.
                 shut_quietly(&link.stream, Shutdown::Read);
             } else if Link::is_busy(word) {
                 busy += 1;
@@ -167,7 +168,7 @@ impl Registry {
         busy
     }
 
-    /// Shuts whatever is still open; how many that were.
+    /// Shuts everything still open and returns how many connections that were.
     pub(super) fn cut_all(&self) -> usize {
         let table = self.lock();
         for link in table.links.values() {
@@ -190,27 +191,27 @@ impl Registry {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        // The table is whole after every statement, so a panic elsewhere cannot have torn it.
+        // The table is consistent after every statement, so a panic cannot have corrupted it.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A connection's own place in the table, owned by its thread.
+/// A connection's entry in the table, owned by its thread.
 #[derive(Debug)]
 pub(super) struct Slot {
     registry: Arc<Registry>,
     id: u64,
     link: Option<Arc<Link>>,
-    /// What this thread last wrote; another value in the link means that it was shut.
+    /// What this thread last wrote; any other value in the link means it was shut.
     word: u64,
 }
 
 impl Slot {
     pub(super) fn link(&self) -> Arc<Link> {
-        Arc::clone(self.link.as_ref().expect("only drop takes the link"))
+        Arc::clone(self.link.as_ref().expect("the link is only taken in drop"))
     }
 
-    /// Moves to another phase; false if the gate has shut the connection meanwhile.
+    /// Moves to another phase; returns false if the gate has shut the connection.
     pub(super) fn enter(&mut self, phase: Phase) -> bool {
         let next = self.registry.word(phase);
         let Some(link) = &self.link else { return false };
@@ -225,7 +226,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut table = self.registry.lock();
-        // Both handles go before the count is seen to fall, so the descriptor is free by then.
+        // Drop both handles before the count visibly falls, so the descriptor is free by then.
         drop(self.link.take());
         drop(table.links.remove(&self.id));
         drop(table);
@@ -233,7 +234,7 @@ impl Drop for Slot {
     }
 }
 
-/// Shutting a socket that the other side has reset fails, and then there is nothing to shut.
+/// Ignores failure: it means that the other side has already reset the socket.
 pub(super) fn shut_quietly(stream: &TcpStream, how: Shutdown) {
     if let Err(error) = stream.shutdown(how) {
         log::trace!("gate: a socket was already gone: {error}");

@@ -1,10 +1,10 @@
-//! The answer's way back to the client.
+//! Relays the service's answer to the client.
 //!
-//! A small answer is read whole, its upstream given back, and then it leaves in one write. A
-//! large one streams; when its client is slow it is first buffered, up to a share of the
-//! common budget, so that the worker is free again; only what exceeds that pins a worker, and
-//! of those there are few. Never holds an unbounded buffer, and never returns an upstream
-//! unless exactly the framed bytes were read from it: that is the invariant.
+//! A small answer is read whole, its upstream returned, and then sent in one write. A large
+//! answer is streamed. If the client is slow, the answer is first buffered within the shared
+//! budget to free the worker; only what exceeds that pins a worker, and few answers may.
+//! Invariant: no buffer is unbounded, and an upstream is returned only if exactly the framed
+//! bytes were read from it.
 
 use std::io::{self, IoSlice, Write};
 use std::net::TcpStream;
@@ -18,16 +18,16 @@ use super::limits::{ANSWER_HEAD_BYTES_MAX, CHUNK_BYTES, Limits, SMALL_BYTES};
 use super::refusal::Refusal;
 use super::upstream::{Lease, Sent, is_timeout};
 
-/// What the client must be told beside the service's own answer.
+/// How the answer must be adapted to the client.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reply {
     /// The request was HEAD, so no body follows.
     pub(super) to_head: bool,
-    /// The answer holds no worker of the service, however slowly it is read.
+    /// The answer holds no worker, however slowly it is read.
     pub(super) download: bool,
-    /// The client speaks HTTP/1.0, which has to be told that a connection stays open.
+    /// The client speaks HTTP/1.0, which must be told explicitly that a connection stays open.
     pub(super) old_client: bool,
-    /// Whether the connection is to go on.
+    /// Whether the connection is to stay open.
     pub(super) keep_alive: bool,
 }
 
@@ -41,16 +41,17 @@ impl Reply {
     }
 }
 
-/// Why no whole answer reached the client.
+/// Why the client did not get a whole answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// Nothing was sent yet: the client can still be told.
+    /// Nothing was sent yet: the client can still get an error.
     Refuse(Refusal),
-    /// The answer was begun, or the client is gone: the connection is just closed.
+    /// The answer had begun, or the client is gone: the connection is just closed.
     Cut,
 }
 
-/// Reads the answer from `lease` and writes it to `client`; whether the connection goes on.
+/// Reads the answer from `lease` and writes it to `client`; returns whether the connection
+/// stays open.
 pub(super) fn relay(
     context: &Context,
     lease: Lease,
@@ -60,7 +61,7 @@ pub(super) fn relay(
     mut reply: Reply,
 ) -> Result<bool, Failure> {
     let head = read_answer_head(&lease, answer, reply.to_head)?;
-    // Asked only now, so that a request which was in flight at the stop says it as well.
+    // Checked only now, so that a request in flight at shutdown also gets `Connection: close`.
     reply.keep_alive &= !context.registry.is_stopping();
     let whole = (head.bytes as u64).saturating_add(head.body);
     match usize::try_from(whole) {
@@ -78,7 +79,7 @@ fn read_answer_head(lease: &Lease, answer: &mut Buffer, to_head: bool) -> Result
     loop {
         match parse_answer(answer.filled(), to_head) {
             Err(_) => {
-                log::error!("gate: the service wrote an answer without one clear length");
+                log::error!("gate: the service sent an answer without exactly one valid length");
                 return Err(Failure::Refuse(Refusal::ANSWER));
             }
             Ok(Some(head)) => return Ok(head),
@@ -102,7 +103,7 @@ fn read_answer_head(lease: &Lease, answer: &mut Buffer, to_head: bool) -> Result
     }
 }
 
-/// Completes a small answer and frees its upstream before the client is written to.
+/// Reads the rest of a small answer and frees its upstream before writing to the client.
 fn read_whole(lease: Lease, sent: Sent, answer: &mut Buffer, whole: usize) -> Result<(), Failure> {
     answer.reserve(whole);
     while answer.len() < whole {
@@ -111,7 +112,7 @@ fn read_whole(lease: Lease, sent: Sent, answer: &mut Buffer, whole: usize) -> Re
             _ => return Err(Failure::Refuse(Refusal::ANSWER)),
         }
     }
-    // More than was framed: the connection is out of step, so the lease is dropped.
+    // If more arrived than was framed, the connection is out of sync and the lease is dropped.
     if sent == Sent::Whole && answer.len() == whole {
         lease.give_back();
     }
@@ -145,14 +146,14 @@ fn send_whole(
     Ok(())
 }
 
-/// An answer too large to be held at once.
+/// An answer too large to hold in memory at once.
 struct Stream<'a> {
     context: &'a Context,
     lease: Option<Lease>,
     sent: Sent,
     client: &'a TcpStream,
     answer: &'a mut Buffer,
-    /// Bytes of the answer that are still to be read from the service.
+    /// Bytes of the answer still to be read from the service.
     unread: u64,
     download: bool,
     pace: Pace,
@@ -197,7 +198,7 @@ impl<'a> Stream<'a> {
         self.stream_slowly()
     }
 
-    /// As fast as the client takes it; when it takes no more, buffers within the budget.
+    /// Streams as fast as the client reads; when it stops reading, buffers within the budget.
     fn stream_freely(&mut self) -> Result<(), Failure> {
         loop {
             let blocked = self.write_what_fits()?;
@@ -212,7 +213,7 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Room for one more chunk, if limits allow.
+    /// Makes room for one more chunk if the limits allow it.
     fn grow(&mut self) -> bool {
         let wanted = self.answer.len() + CHUNK_BYTES;
         let allowed =
@@ -223,11 +224,11 @@ impl<'a> Stream<'a> {
         allowed
     }
 
-    /// The rest, as fast as the client takes it, which must not be too slow.
+    /// Sends the rest as fast as the client reads, and cuts it off if it is too slow.
     fn stream_slowly(&mut self) -> Result<(), Failure> {
         let mut permit = Share::of(&self.context.slow_streams);
         if self.unread > 0 && !self.download && !permit.hold(1) {
-            log::debug!("gate: an answer was cut: too many slow readers");
+            log::debug!("gate: cut an answer: too many slow readers");
             return Err(Failure::Cut);
         }
         while !self.answer.is_empty() || self.unread > 0 {
@@ -244,7 +245,7 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// Writes without waiting; whether the client would take no more.
+    /// Writes without blocking; returns whether the client stopped reading.
     fn write_what_fits(&mut self) -> Result<bool, Failure> {
         while !self.answer.is_empty() {
             match self.client.write(self.answer.filled()) {
@@ -269,7 +270,7 @@ impl<'a> Stream<'a> {
                 Ok(())
             }
             Err(error) if is_timeout(&error) => {
-                log::warn!("gate: an answer was cut: the service stopped amid it");
+                log::warn!("gate: cut an answer: the service stopped sending it");
                 Err(Failure::Cut)
             }
             _ => Err(Failure::Cut),
@@ -291,7 +292,7 @@ impl<'a> Stream<'a> {
     }
 }
 
-/// How fast a client takes its answer, counting only the time spent waiting for it.
+/// How fast a client reads its answer, counting only time spent waiting for the client.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
     sent: u64,
@@ -299,7 +300,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Writes everything, in one call if the socket takes it; cuts a client that is too slow.
+    /// Writes everything, in one call if the socket has room; cuts off a client that is too slow.
     pub(super) fn write_all(
         &mut self,
         mut client: &TcpStream,
@@ -313,7 +314,7 @@ impl Pace {
                 Ok(0) => return Err(Failure::Cut),
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                // Not a byte within `stall`: the socket's own timeout.
+                // Usually the socket's write timeout: not a byte was taken within `stall`.
                 Err(_) => return Err(Failure::Cut),
             };
             self.sent += count as u64;

@@ -1,10 +1,10 @@
 //! One lane of connections to the service, over its Unix socket.
 //!
-//! Never opens two at once and never lends one that has not answered: `tiny_http`'s task pool
-//! can lose a wake-up when connections arrive together, and a connection so lost accepts
-//! bytes for ever. Waiting is first come, first served. The invariant: a stream in `idle`
-//! is in step, with nothing sent and unanswered; a lease that is dropped instead of given
-//! back is replaced by a fresh connection, so one request's answer can never meet another.
+//! Never opens two at once, and never lends one that has not answered yet: `tiny_http`'s task
+//! pool can lose a wake-up when connections arrive together, and such a connection accepts
+//! bytes forever without answering. Waiting is first come, first served. Invariant: a stream
+//! in `idle` is in sync, with no request unanswered; a lease that is dropped instead of given
+//! back is replaced by a fresh connection, so answers can never be mixed up.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -49,8 +49,8 @@ struct Outage {
 }
 
 impl Lane {
-    /// Opens `count` connections and keeps that many; fails if the service does not answer
-    /// `GET target` on each within 5 s.
+    /// Opens `count` connections and maintains that number; fails if the service does not
+    /// answer `GET target` on each within 5 s.
     pub(super) fn open(
         socket: PathBuf,
         target: &str,
@@ -77,7 +77,7 @@ impl Lane {
         if state.closed {
             return None;
         }
-        // A free connection and somebody waiting never occur together: see `offer`.
+        // There is never both a free connection and a waiter: see `offer`.
         if let Some(stream) = state.idle.pop() {
             drop(state);
             return Some(self.lease(stream));
@@ -90,15 +90,15 @@ impl Lane {
         if let Ok(stream) = receiver.recv_timeout(wait) {
             return Some(self.lease(stream));
         }
-        // A stream may have been handed over between the timeout and here. It is ours exactly
-        // if the ticket is gone, because handing over happens under the lock.
+        // A stream may have been handed over since the timeout. It is ours if and only if the
+        // ticket is gone, because streams are handed over under the lock.
         let mut state = self.lock();
         state.waiters.retain(|(waiting, _)| *waiting != ticket);
         drop(state);
         receiver.try_recv().ok().map(|stream| self.lease(stream))
     }
 
-    /// Lends no more; those waiting get nothing, those lent are closed when they come back.
+    /// Stops lending: waiters get nothing, and lent connections are closed on return.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
@@ -107,12 +107,12 @@ impl Lane {
         self.wanted.notify_all();
     }
 
-    /// How many connections have been replaced so far.
+    /// Number of connections replaced so far.
     pub(super) fn replaced(&self) -> u64 {
         self.lock().replaced
     }
 
-    /// For how long no connection could be opened, if none is free either.
+    /// How long no connection could be opened, if none is free either.
     pub(super) fn out_for(&self) -> Option<Duration> {
         let state = self.lock();
         let outage = state.outage.filter(|_| state.idle.is_empty() && !state.closed)?;
@@ -123,7 +123,7 @@ impl Lane {
         Lease { lane: Arc::clone(self), stream: Some(stream), limited: false }
     }
 
-    /// Hands a stream to the first in line, or keeps it.
+    /// Hands a stream to the first waiter, or keeps it.
     fn offer(&self, mut stream: UnixStream) {
         let mut state = self.lock();
         if state.closed {
@@ -177,8 +177,8 @@ impl Lane {
         Duration::ZERO
     }
 
-    /// Records a failure, which is logged more and more rarely; how long to wait before the next
-    /// attempt.
+    /// Records a failure, logging it at a decreasing rate; returns how long to wait before the
+    /// next attempt.
     fn not_reopened(&self, error: &io::Error) -> Duration {
         let mut state = self.lock();
         let outage = state.outage.get_or_insert(Outage { since: Instant::now(), failures: 0 });
@@ -210,8 +210,9 @@ impl Lane {
     }
 }
 
-/// Fails unless as many are free as a connection takes on both sides. Short of one, `tiny_http`
-/// would end its accept thread for good, and with it the lane; the gate can wait.
+/// Fails unless there are enough free descriptors for both ends of a connection. If one is
+/// missing, `tiny_http` ends its accept thread, and with it the lane, for good; the gate can
+/// wait.
 fn look_for_descriptors() -> io::Result<()> {
     let first = File::open("/dev/null")?;
     let others: Vec<File> = (1..PER_UPSTREAM).map(|_| first.try_clone()).collect::<io::Result<_>>()?;
@@ -219,7 +220,7 @@ fn look_for_descriptors() -> io::Result<()> {
     Ok(())
 }
 
-/// Reads one whole small answer, whatever its status: that it came is the proof.
+/// Reads one small answer, whatever its status: its arrival is the proof.
 fn read_proof(stream: &mut UnixStream) -> io::Result<()> {
     let mut bytes = Vec::new();
     let mut piece = vec![0; SMALL_BYTES];
@@ -244,21 +245,21 @@ fn read_proof(stream: &mut UnixStream) -> io::Result<()> {
 pub(super) struct Lease {
     lane: Arc<Lane>,
     stream: Option<UnixStream>,
-    /// Whether its read timeout differs from the lane's.
+    /// Whether the read timeout differs from the lane's.
     limited: bool,
 }
 
-/// How far a request got.
+/// How much of a request was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Sent {
-    /// All of it was taken.
+    /// All of it.
     Whole,
-    /// The service began to answer first; the rest was not sent, so the connection is spent.
+    /// The service answered early and the rest was not sent, so the connection is unusable.
     Early,
 }
 
 impl Lease {
-    /// Returns the connection, in step, to the next in line.
+    /// Returns the connection, in sync, to the lane.
     pub(super) fn give_back(mut self) {
         if self.limited && self.set_read_timeout(self.lane.answer).is_err() {
             return;
@@ -268,8 +269,8 @@ impl Lease {
         }
     }
 
-    /// Sends head and body. A service may answer a large body without reading it; were the
-    /// rest insisted on while its answer fills the other direction, both would wait for ever.
+    /// Sends head and body. The service may answer a large body without reading it all. If we
+    /// kept writing while its answer fills the other direction, both sides would block forever.
     pub(super) fn send(
         &self,
         head: &[u8],
@@ -280,7 +281,7 @@ impl Lease {
         let mut stream = self.stream()?;
         let mut parts = [IoSlice::new(head), IoSlice::new(body)];
         let mut parts = &mut parts[..];
-        // Skips what is empty, so that an empty body does not end in a write of nothing.
+        // Skips empty parts, so that an empty body does not cause a zero-length write.
         IoSlice::advance_slices(&mut parts, 0);
         while !parts.is_empty() {
             match stream.write_vectored(parts) {
@@ -301,12 +302,12 @@ impl Lease {
         Ok(Sent::Whole)
     }
 
-    /// Reads more of the answer; 0 if the service closed the connection.
+    /// Reads more of the answer; returns 0 if the service closed the connection.
     pub(super) fn read(&self, answer: &mut Buffer, most: usize) -> io::Result<usize> {
         answer.fill(self.stream()?, most)
     }
 
-    /// Lets every further read wait no longer than this.
+    /// Limits how long each further read may wait.
     pub(super) fn limit_pauses(&mut self, pause: Duration) -> io::Result<()> {
         self.limited = true;
         self.set_read_timeout(pause)
@@ -338,14 +339,14 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(stream) = self.stream.take() {
-            // Closed first, so that the replacement does not need a descriptor more.
+            // Closed first, so that the replacement does not need an extra descriptor.
             drop(stream);
             self.lane.want_another();
         }
     }
 }
 
-/// A socket's timeout arrives as either kind (socket(7), `SO_RCVTIMEO`).
+/// A socket timeout is reported as either kind (socket(7), `SO_RCVTIMEO`).
 pub(super) fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
@@ -358,8 +359,8 @@ mod tests {
 
     use super::*;
 
-    /// Answers one request on each of so many connections, and then accepts no more; they
-    /// stay open.
+    /// Answers one request on each of `connections` connections, which stay open, then accepts
+    /// no more.
     fn serve(socket: &Path, connections: usize) -> JoinHandle<Vec<UnixStream>> {
         let listener = UnixListener::bind(socket).expect("bound");
         thread::spawn(move || {

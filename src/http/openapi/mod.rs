@@ -1,11 +1,11 @@
-//! `GET /v1/openapi.json`: the whole HTTP contract, as OpenAPI 3.1.
+//! `GET /v1/openapi.json`: the whole HTTP API as OpenAPI 3.1.
 //!
-//! Written by hand, a file an area, and put together once. What is true of every operation
-//! is said here and not in each of them: the answers that the gate gives before a route is
-//! known, and those of whoever asks without the token that is needed.
+//! Written by hand, one file per area, and assembled once. What applies to every operation is
+//! added here instead of being repeated: the gate's answers before a route is known, and the
+//! answers to requests without the required token.
 //!
-//! Nothing of it decides anything: that it is true is for the tests, which compare it with
-//! the table of routes and provoke every answer it names.
+//! The document is descriptive only. Tests keep it true: they compare it with the table of
+//! routes and provoke every answer it names.
 
 use std::sync::LazyLock;
 
@@ -18,7 +18,7 @@ use super::router::Call;
 
 const BASE: &str = include_str!("base.json");
 
-/// What each area adds to the paths and to the components.
+/// The paths and components of each area.
 const AREAS: [&str; 10] = [
     include_str!("authorize.json"),
     include_str!("agents.json"),
@@ -32,7 +32,7 @@ const AREAS: [&str; 10] = [
     include_str!("about.json"),
 ];
 
-/// Answers that any request may get, by the names of their descriptions.
+/// Answers that any request may get: status and name of the response component.
 const EVERYWHERE: [(&str, &str); 11] = [
     ("400", "BadRequest"),
     ("408", "Timeout"),
@@ -55,7 +55,7 @@ const WITH_TOKEN: [(&str, &str); 3] =
 const WITH_BODY: (&str, &str) = ("411", "LengthRequired");
 
 static DOCUMENT: LazyLock<Vec<u8>> =
-    LazyLock::new(|| serde_json::to_vec(&assembled()).expect("its maps have string keys"));
+    LazyLock::new(|| serde_json::to_vec(&assembled()).expect("all its maps have string keys"));
 
 /// `GET /v1/openapi.json`
 pub(crate) fn document(_call: &Call<'_>) -> Result<Response, Error> {
@@ -77,10 +77,10 @@ fn assembled() -> Value {
 }
 
 fn parsed(text: &str) -> Value {
-    serde_json::from_str(text).expect("it is part of the program, and tested to parse")
+    serde_json::from_str(text).expect("it is embedded, and tests check that it parses")
 }
 
-/// Members of one name are put together where they are objects; else the latter counts.
+/// Merges objects recursively; for other values, the latter wins.
 fn merge(into: &mut Value, from: Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
@@ -92,12 +92,12 @@ fn merge(into: &mut Value, from: Value) {
     }
 }
 
-/// Whether a path's member is an operation: parameters may stand beside them.
+/// Whether a path's member is an operation; it may also be `parameters`.
 fn is_method(name: &str) -> bool {
     matches!(name, "get" | "post" | "patch" | "delete")
 }
 
-/// Adds what is true of every operation of its kind. What it says itself stays.
+/// Adds what applies to all operations of its kind, without overriding the operation itself.
 fn complete(operation: &mut Value) {
     let mut answers = EVERYWHERE.to_vec();
     if operation["security"] != json!([]) {
@@ -145,7 +145,7 @@ mod tests {
         value.as_array().into_iter().flatten().map(|word| word.as_str().expect("a word")).collect()
     }
 
-    /// What the routes and the document both have: method, path, and who may.
+    /// What routes and document have in common: method, path, and who may use it.
     type Operation = (String, String, BTreeSet<String>);
 
     fn documented(document: &Value) -> BTreeSet<Operation> {
