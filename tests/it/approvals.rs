@@ -894,7 +894,7 @@ fn approvals_end_by_the_clock_also_where_the_chain_s_time_is_ahead_of_it() {
     fs::create_dir(home.path("db")).expect("a folder");
     after_an_excursion_of_the_clock(&home);
     let gateway = home.start();
-    assert!(gateway.log().contains("the last receipt is of 2100-01-01"), "{}", gateway.log());
+    gateway.logs("the last receipt is of 2100-01-01");
     let agent = gateway.agent("a");
     let (used, late) = (id(&gateway, &agent), id(&gateway, &agent));
     done(&gateway, &used, "approve");

@@ -1399,6 +1399,7 @@ fn no_parameter_is_ever_shown_again_or_logged() {
         let answer = gateway.operator("GET", &format!("{path}?limit=200"), None);
         assert!(!String::from_utf8_lossy(&answer.raw).contains(secret), "{path}");
     }
+    gateway.logs("GET /v1/tools 200");
     let log = gateway.log();
     assert!(log.contains("POST /v1/authorize 200"), "{log}");
     for never in [secret, &agent.token, &gateway.token, "wrong-token"] {

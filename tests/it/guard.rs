@@ -228,7 +228,7 @@ fn a_database_of_the_first_schema_is_migrated_when_restored() {
     fs::rename(killed.home.database(), killed.home.path("db/bad")).expect("mv");
     fs::copy(&golden, killed.home.database()).expect("cp");
     let gateway = killed.home.start();
-    assert!(gateway.log().contains("applied schema step 2"), "{}", gateway.log());
+    gateway.logs("applied schema step 2");
     assert_eq!(verified(&killed.home.database()), before.len() as u64 + 1);
     let later = decide(&again(&gateway), 2);
     assert_eq!(gateway.stop(), 0);

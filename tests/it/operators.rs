@@ -203,6 +203,7 @@ fn a_token_is_shown_once_and_is_nowhere_else() {
     for answer in answers {
         assert!(!String::from_utf8_lossy(&answer.raw).contains(digits), "{answer:?}");
     }
+    gateway.logs("GET /v1/admin/backups 401");
     let log = gateway.log();
     assert!(log.contains("POST /v1/admin/tokens 201") && !log.contains(digits), "{log}");
     assert_eq!(gateway.stop(), 0);

@@ -461,7 +461,7 @@ fn rules_that_were_changed_in_the_database_decide_nothing() {
     );
     assert_failure(&answer, 503, "ServiceUnavailable");
     assert_eq!(gateway.get("/v1/decisions"), json!([]));
-    assert!(gateway.log().contains("is not the one that was put in force"), "{}", gateway.log());
+    gateway.logs("is not the one that was put in force");
 }
 
 #[test]

@@ -219,6 +219,7 @@ fn the_key_is_never_served_never_logged_and_not_kept() {
         let text = String::from_utf8(gateway.operator("GET", path, None).raw).expect("text");
         assert!(!text.contains(KEY) && !text.contains("hmac"), "{path}: {text}");
     }
+    gateway.logs("GET /v1/admin/db-stats 200");
     let log = gateway.log();
     assert!(log.contains("POST /v1/authorize 200") && !log.contains(KEY), "{log}");
     assert_eq!(gateway.stop(), 0);

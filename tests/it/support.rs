@@ -147,6 +147,11 @@ impl Gateway {
         fs::read_to_string(&self.log).expect("a log")
     }
 
+    /// Waits until the log, which is written aside, says this.
+    pub fn logs(&self, text: &str) {
+        wait_until(&format!("the log says {text:?}"), || self.log().contains(text));
+    }
+
     /// SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().expect("killed");

@@ -29,7 +29,7 @@ fn what_the_gateway_refuses_of_the_demo_is_told_with_its_status_and_message() {
     let gateway = home.start();
     run(demo(&home, &gateway).env("ADMIN_TOKEN", "not-the-operator-s-token"))
         .assert_status(1)
-        .assert_says("demo.sh: POST /v1/tools answers 401: a valid bearer token is needed");
+        .assert_says("demo.sh: POST /v1/tools answers 401: a valid bearer token is required");
     let body = json!({"name": "reader", "scope": "read"});
     let answer = gateway.operator("POST", "/v1/admin/tokens", Some(&body));
     let reader = answer.body["token"].as_str().expect("a token");

@@ -601,7 +601,7 @@ fn a_start_amid_a_killed_restore_never_serves_an_empty_database() {
     });
     assert!(swap.is_some() && ground.home.beside("-wal").exists());
     let gateway: Gateway = ground.home.start();
-    assert!(gateway.log().contains("set aside a write-ahead log"), "{}", gateway.log());
+    gateway.logs("set aside a write-ahead log");
     assert_eq!(gateway.stop(), 0);
     run(&mut script(&ground.home, "restore.sh", &["--repair"])).assert_status(0).assert_says("was finished");
     assert_eq!(decision_ids(&ground.home.database()).len(), 3);
