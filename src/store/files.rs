@@ -1,9 +1,9 @@
 //! Small file-system helpers: private files, synced folders, whole replacements.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// `path` with `suffix` appended to its file name.
@@ -149,6 +149,34 @@ pub fn is_taken(path: &Path) -> io::Result<bool> {
         Err(error) if is_absent(&error) => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// What tells a file from every other that is there now, whatever it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    /// The file that this is the metadata of.
+    pub fn of(metadata: &Metadata) -> Self {
+        FileId { device: metadata.dev(), inode: metadata.ino() }
+    }
+
+    /// The file of this name, by a link too; `None` where there is none.
+    pub fn at(path: &Path) -> io::Result<Option<Self>> {
+        match fs::metadata(path) {
+            Ok(metadata) => Ok(Some(FileId::of(&metadata))),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Whether an open file still has the name by which it was opened.
+pub fn has_name(file: &File, path: &Path) -> io::Result<bool> {
+    Ok(FileId::at(path)? == Some(FileId::of(&file.metadata()?)))
 }
 
 /// Bytes that this user may still write to the disk of `path`.

@@ -22,6 +22,7 @@ mod history;
 mod holes;
 mod hostile_folder;
 mod limits;
+mod links;
 mod load;
 mod manifest;
 mod openapi;

@@ -1,7 +1,7 @@
 //! `restore.sh`: a proven backup in the database's place, or everything as it was.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -551,4 +551,29 @@ fn a_start_amid_a_killed_restore_never_serves_an_empty_database() {
     assert_eq!(gateway.stop(), 0);
     run(&mut script(&ground.home, "restore.sh", &["--repair"])).assert_status(0).assert_says("was finished");
     assert_eq!(decision_ids(&ground.home.database()).len(), 3);
+}
+
+#[test]
+fn a_start_amid_a_killed_restore_that_keeps_the_old_database_names_the_repair() {
+    let home = Home::new();
+    let gateway = home.start();
+    decide(&gateway, "before", 3);
+    gateway.backup(&home, "before.db");
+    assert_eq!(gateway.stop(), 0);
+    let faults = Faults::new(&home);
+    let has_two_names = (1..).find(|&step| {
+        let killed =
+            faults.run_with(Fault::KillAfter, step, &mut script(&home, "restore.sh", &[BACKUP])).is_some();
+        assert!(killed, "there is such a step");
+        let two = fs::metadata(home.database()).expect("it is there").nlink() == 2;
+        if !two {
+            run(&mut script(&home, "restore.sh", &["--repair"])).assert_status(0);
+        }
+        two
+    });
+    assert!(has_two_names.is_some());
+    assert!(home.refused().contains("restore.sh --repair --db "));
+    run(&mut script(&home, "restore.sh", &["--repair"])).assert_status(0).assert_says("cleared away");
+    assert_eq!(home.start().stop(), 0);
+    assert_eq!(verified(&home.database()), 3);
 }
