@@ -911,6 +911,7 @@ fn a_database_whose_protections_were_changed_is_refused_and_still_verifies() {
         ("DROP TRIGGER receipts_are_never_deleted", "receipts_are_never_deleted is missing"),
         ("CREATE TRIGGER mine BEFORE INSERT ON decisions BEGIN SELECT RAISE(IGNORE); END", "mine is not"),
         ("DROP INDEX decisions_by_agent", "decisions_by_agent is missing"),
+        ("CREATE INDEX own ON Decisions (tool)", "own of a table of evidence is not"),
     ] {
         let home = Home::new();
         let gateway = home.start();
@@ -925,7 +926,7 @@ fn a_database_whose_protections_were_changed_is_refused_and_still_verifies() {
     }
     let home = Home::new();
     assert_eq!(home.start().stop(), 0);
-    home.sql("CREATE TABLE notes (x); CREATE INDEX own ON decisions (tool); CREATE VIEW denied AS SELECT 1");
+    home.sql("CREATE TABLE notes (x); CREATE INDEX own ON agents (name); CREATE VIEW denied AS SELECT 1");
     assert_eq!(home.start().stop(), 0, "what the operator adds is the operator's business");
 }
 

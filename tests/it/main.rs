@@ -16,6 +16,7 @@ mod contract;
 mod crash;
 mod disk;
 mod evidence;
+mod evidence_schema;
 mod gate;
 mod guard;
 mod history;
