@@ -3,7 +3,9 @@
 
 use std::path::Path;
 
-use crate::evidence::{Bench, stopped};
+use rusqlite::Connection;
+
+use crate::evidence::{Bench, breaks, kinds_at, stopped};
 use crate::support::{Home, verified, verify};
 
 /// Exit 3, nothing on standard output, and the line.
@@ -32,6 +34,43 @@ fn what_is_shown_in_the_place_of_a_table_of_evidence_is_no_verdict() {
             assert!(said.contains(&format!("the table {table} is missing or changed")), "{what}: {said}");
         }
     }
+}
+
+/// Makes indexes that hold every column as it is now, has `edit` done behind their backs, and
+/// lets the planner prefer them.
+fn with_honest_copies(database: &Connection, edit: &str) {
+    let run = |sql: &str| database.execute_batch(sql).expect(sql);
+    for table in ["receipts", "decisions"] {
+        let columns: String = database
+            .query_row("SELECT group_concat(name) FROM pragma_table_info(?1)", [table], |row| row.get(0))
+            .expect("columns");
+        run(&format!("CREATE INDEX copy_of_{table} ON {table} ({columns})"));
+    }
+    run("ANALYZE; UPDATE sqlite_stat1 SET stat = '1000000 1000000 sz=4000' WHERE idx NOT LIKE 'copy_of_%';
+         UPDATE sqlite_stat1 SET stat = '1000000 1 sz=1' WHERE idx LIKE 'copy_of_%';
+         CREATE TEMP TABLE hidden AS SELECT * FROM sqlite_schema WHERE name LIKE 'copy_of_%';
+         PRAGMA writable_schema = ON; DELETE FROM sqlite_schema WHERE name LIKE 'copy_of_%';
+         PRAGMA writable_schema = RESET");
+    run(edit);
+    run("PRAGMA writable_schema = ON; INSERT INTO sqlite_schema SELECT * FROM hidden;
+         PRAGMA writable_schema = RESET");
+}
+
+#[test]
+fn an_index_with_honest_copies_hides_no_edit() {
+    let bench = Bench::new(&stopped());
+    for (edit, kind) in [
+        ("UPDATE receipts SET decision = 'allow' WHERE seq = 2", "hash_mismatch"),
+        ("UPDATE receipts SET prev_receipt_hash = 'x' WHERE seq = 2", "link_mismatch"),
+        ("UPDATE decisions SET reason = 'all is well' WHERE seq = 2", "decision_differs"),
+    ] {
+        let path = bench.edited(|database| with_honest_copies(database, edit));
+        let found = breaks(edit, &path);
+        assert!(kinds_at(&found, 2).contains(&kind), "{edit}: {found:?}");
+    }
+    // The same of a receipt that was taken away.
+    let path = bench.edited(|database| with_honest_copies(database, "DELETE FROM receipts WHERE seq = 2"));
+    assert!(!breaks("deleted", &path).is_empty());
 }
 
 #[test]
