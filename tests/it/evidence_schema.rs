@@ -73,6 +73,23 @@ fn an_index_with_honest_copies_hides_no_edit() {
     assert!(!breaks("deleted", &path).is_empty());
 }
 
+/// The chain is whole, and what the gateway would answer is not.
+#[test]
+fn a_decision_that_was_taken_out_of_an_index_is_no_verdict_and_no_start() {
+    let home = stopped();
+    home.sql(
+        "CREATE INDEX fewer ON decisions (agent_id) WHERE seq <> 2;
+         PRAGMA writable_schema = ON;
+         UPDATE sqlite_schema SET rootpage = (SELECT rootpage FROM sqlite_schema WHERE name = 'fewer')
+             WHERE name = 'decisions_by_agent';
+         DELETE FROM sqlite_schema WHERE name = 'fewer'",
+    );
+    let said = no_verdict("an index", &home.database());
+    assert!(said.contains("the chain verifies, but the database is damaged: "), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(home.refused().contains("is damaged"));
+}
+
 #[test]
 fn an_index_that_the_operator_adds_to_other_tables_is_the_operator_s_business() {
     let home = Home::new();
