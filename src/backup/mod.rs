@@ -34,7 +34,8 @@ use crate::clock::Clock;
 use crate::domain::canon::Hash;
 use crate::evidence::Summary;
 use crate::store::error::{Error as StoreError, is_disk_full};
-use crate::store::{Background, Store, files};
+use crate::store::files::{self, FileId};
+use crate::store::{Background, Store};
 
 use check::Checked;
 pub use check::Steps;
@@ -54,6 +55,8 @@ const ROOM_LEFT_BYTES: u64 = 4 << 20;
 #[derive(Debug)]
 pub struct Backups {
     folder: PathBuf,
+    /// The database that SQLite has open, which may lie in the folder.
+    live: Option<FileId>,
     running: Mutex<Option<Running>>,
     fetching: Fetching,
 }
@@ -162,7 +165,29 @@ impl Backups {
         if let Err(error) = files::create_private_folder(folder).and_then(|()| sweep(folder)) {
             log::error!("the backup folder {} cannot be used: {error}", folder.display());
         }
-        Backups { folder: folder.to_owned(), running: Mutex::default(), fetching: Fetching::default() }
+        Backups {
+            folder: folder.to_owned(),
+            live: None,
+            running: Mutex::default(),
+            fetching: Fetching::default(),
+        }
+    }
+
+    /// From now on SQLite has the file `database` open. It is no backup, whatever name it is
+    /// given, and must never be opened beside SQLite: closing it would drop SQLite's locks,
+    /// and the next shell to look at the database would delete its log.
+    pub fn beside(self, database: &Path) -> io::Result<Self> {
+        Ok(Backups { live: FileId::at(database)?, ..self })
+    }
+
+    /// Opens a file of the folder for reading; `None` where no file has this name, or the live
+    /// database does.
+    fn open(&self, name: &str) -> io::Result<Option<fs::File>> {
+        let path = self.folder.join(name);
+        if self.live.is_some() && FileId::at(&path)? == self.live {
+            return Ok(None);
+        }
+        files::open_regular(&path)
     }
 
     /// The first name of `stem`, `stem-2`, `stem-3` and so on that is not taken: a start

@@ -90,15 +90,13 @@ type Fingerprint = (u64, SystemTime, bool);
 pub fn open(path: &Path, policy: WalPolicy) -> Result<Source, SourceError> {
     let unreadable =
         |error: io::Error| SourceError::Unreadable(format!("cannot read {}: {error}", path.display()));
-    let mut file = File::open(path).map_err(unreadable)?;
+    let file = File::open(path).map_err(unreadable)?;
     if !file.metadata().map_err(unreadable)?.is_file() {
         // A pipe, or a folder: not a database in any case.
         return Ok(Source::Export(file));
     }
-    let mut magic = Vec::new();
-    file.by_ref().take(guard::header::MAGIC.len() as u64).read_to_end(&mut magic).map_err(unreadable)?;
-    if magic != guard::header::MAGIC {
-        return Ok(Source::Export(File::open(path).map_err(unreadable)?));
+    if !guard::header::is_database(&file).map_err(unreadable)? {
+        return Ok(Source::Export(file));
     }
     drop(file);
     let mut database = open_database(path, policy, Reading::Whole)?;

@@ -89,6 +89,8 @@ pub fn start(options: &Options<'_>, clock: &dyn Clock) -> Result<Started, Refusa
         going_on.record(&store, now)?;
         guard.restore_is_recorded()?;
     }
+    let database = &guard.layout().database;
+    let backups = backups.beside(database).map_err(Refusal::io("look at", database))?;
     Ok(Started { store, guard, backups })
 }
 

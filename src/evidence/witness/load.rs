@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
@@ -14,7 +14,7 @@ use crate::evidence::source::{self, SourceError};
 use crate::store::chain::{self, State};
 use crate::store::error::Error;
 use crate::store::files::{self, FileId};
-use crate::store::guard::header::MAGIC;
+use crate::store::guard::header;
 
 use super::verdict::Pin;
 use super::{Unreadable, Witness, Witnesses};
@@ -150,9 +150,7 @@ fn is_manifest(path: &Path) -> bool {
 }
 
 fn is_database(path: &Path) -> io::Result<bool> {
-    let mut magic = Vec::new();
-    files::open_file(path)?.take(MAGIC.len() as u64).read_to_end(&mut magic)?;
-    Ok(magic == MAGIC)
+    header::is_database(&files::open_file(path)?)
 }
 
 /// A database by its head alone: what it says before that is not verified, and not
