@@ -45,7 +45,7 @@ Settings, by environment:
   AEGIS_AUTHORIZE_PER_SECOND      authorizations of one agent, 0: no limit                      0
   AEGIS_APPROVAL_TTL_SECS  how long an approval can be given and used  1800
   AEGIS_WAL_CHOICE        replay:ID or set-aside:ID, where a start was refused in doubt
-  AEGIS_ACCEPT_ROLLBACK   a head's hash, where a start was refused behind a backup
+  AEGIS_ACCEPT_ROLLBACK   a head's hash, or empty, where a start was refused behind a backup
   AEGIS_PRE_MIGRATION_BACKUP  on or off: a backup before the schema changes  on
   RUST_LOG                off, error, warn, info, debug, trace info
 

@@ -221,6 +221,13 @@ fn restores(connection: &Connection) -> Result<Vec<Restore>, Error> {
 }
 
 impl Witnesses {
+    /// The one that was made last of those with a receipt, of whatever chain; one that does not
+    /// say when it was made comes before those that do.
+    pub fn latest(&self) -> Option<&Witness> {
+        let with_receipt = self.all.iter().filter(|witness| witness.pin.seq > 0);
+        with_receipt.max_by_key(|witness| (witness.created_at, witness.pin.seq))
+    }
+
     /// Manifests that are not what the one after them says they were. A name is looked
     /// for in the same folder first; elsewhere, any file of that name and digest will do.
     fn altered_manifests(&self) -> Vec<Altered> {

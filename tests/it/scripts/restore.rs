@@ -212,7 +212,7 @@ fn a_gateway_that_is_not_ready_in_time_is_stopped_and_everything_put_back() {
 #[test]
 fn a_gateway_without_the_backup_s_history_is_stopped_and_everything_put_back() {
     let disaster = Disaster::new();
-    let ran = restore_and_start(&disaster, "rm \"$AEGIS_DB_PATH\";");
+    let ran = restore_and_start(&disaster, "rm \"$AEGIS_DB_PATH\"; export AEGIS_ACCEPT_ROLLBACK=empty;");
     ran.assert_status(1).assert_says("does not hold the backup's history").assert_says("all is as before");
     assert!(!Left::behind(&disaster.home).is_running());
     assert_eq!(disaster.folders(".failed-").len(), 1, "what was served meanwhile is kept");
