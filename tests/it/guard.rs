@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
+use aegis_gateway::store::guard::{self, Found, Layout};
+
 use crate::support::{
     Agent, Gateway, Home, decide, decision_ids, dump, dump_before_restore, try_request, verified, verify,
     wait_until,
@@ -553,6 +555,34 @@ fn the_identity_is_recorded_before_sqlite_opens_the_file() {
     assert_eq!(gateway.stop(), 0);
     let record = fs::read_to_string(home.beside(".identity")).expect("a record");
     assert!(!record.contains("\"stopped\":null"), "{record}");
+}
+
+/// Whether a start would take the file for one that nobody else wrote to. Larger ones are
+/// checked whole only if not, so this is what there is to see on a small one.
+fn is_as_left(home: &Home) -> bool {
+    let layout = Layout::of(&home.database()).expect("names");
+    match guard::judge(&layout, None).expect("a judgement").found {
+        Found::Database { as_left, .. } => as_left,
+        Found::Missing { .. } => panic!("it is there"),
+    }
+}
+
+#[test]
+fn a_killed_gateway_s_file_is_as_it_was_left_until_somebody_else_has_closed_it() {
+    let home = Home::new();
+    let gateway = home.start();
+    assert!(wal_bytes(&home) > 0, "there is a commit before anything is asked");
+    gateway.kill();
+    assert!(is_as_left(&home));
+    change(&home.database(), "DROP TRIGGER decisions_are_never_updated; UPDATE decisions SET reason = 'x'");
+    assert_eq!(wal_bytes(&home), 0, "the last to close it has taken the log away");
+    assert!(!is_as_left(&home));
+    home.sql(
+        "CREATE TRIGGER decisions_are_never_updated BEFORE UPDATE ON decisions
+BEGIN SELECT RAISE(ABORT, 'decisions are evidence: they are never updated'); END",
+    );
+    assert_eq!(home.start().stop(), 0);
+    assert!(is_as_left(&home), "a clean stop has recorded it");
 }
 
 // What is no database of ours.

@@ -35,9 +35,14 @@ pub fn judge(layout: &Layout, choice: Option<WalChoice>) -> Result<Judgement, Re
         check_length(&layout.database, &header, metadata.len())?;
     }
     let record = record.filter(|record| record.identity.is_same_file(&Identity::of(&metadata)));
-    let as_left = record
-        .as_ref()
-        .is_some_and(|record| record.stopped.is_none_or(|stamp| stamp == Stamp::of(&metadata)));
+    let chosen = log.as_ref().zip(choice).is_some_and(|(log, choice)| log.id == choice.log_id);
+    // A killed gateway leaves a log with commits, but for the moments before a start's first
+    // one and after a stop's last. Without it, somebody else has closed the database since,
+    // and may have changed it.
+    let as_left = record.as_ref().is_some_and(|record| match record.stopped {
+        Some(stamp) => stamp == Stamp::of(&metadata),
+        None => plan == LogPlan::Replay && !chosen,
+    });
     let restored = header.is_rollback() && plan != LogPlan::Replay;
     let restored_head = record.and_then(|record| record.restored_head);
     Ok(Judgement { found: Found::Database { restored, restored_head, as_left }, log: plan })
