@@ -19,6 +19,7 @@ pub mod manifest;
 pub mod name;
 mod pace;
 mod progress;
+mod room;
 
 use std::fmt;
 use std::fs;
@@ -48,8 +49,6 @@ use progress::{Running, Stage, Turn};
 const PARTIAL_PREFIX: &str = ".partial-";
 /// How much is written to see whether a disk is full.
 const PROBE_BYTES: usize = 64 << 10;
-/// Room that a backup leaves on its disk for the gateway's own log.
-const ROOM_LEFT_BYTES: u64 = 4 << 20;
 
 /// The backup folder, and the one backup that may run.
 #[derive(Debug)]
@@ -264,10 +263,10 @@ impl Backups {
         partial: &Partial,
         turn: &Turn<'_>,
     ) -> Result<(), Error> {
-        let bytes = check_room(source, &self.folder)?;
-        turn.copy_to(partial.path(), bytes);
+        let room = room::check(source, &partial.file)?;
+        turn.copy_to(partial.path(), room.copy_bytes);
         let target = absolute(partial.path()).map_err(cannot("find the backup folder"))?;
-        let copied = pace::keep(source, partial.path(), background, |source| {
+        let copied = pace::keep(source, partial.path(), &room, background, |source| {
             source.execute("VACUUM INTO ?1", [target])
         })?;
         copied.map_err(StoreError::cannot("copy the database")).map_err(|error| {
@@ -332,22 +331,6 @@ fn absolute(path: &Path) -> io::Result<String> {
     let path = path.file_name().map_or_else(|| folder.clone(), |name| folder.join(name));
     let not_utf8 = || io::Error::new(io::ErrorKind::InvalidInput, "the path of the folder is not UTF-8");
     path.into_os_string().into_string().map_err(|_| not_utf8())
-}
-
-/// A full disk would also stop the live database's commits until the partial file
-/// is gone, so it is better not to begin. Returns how large the copy may become.
-fn check_room(source: &Connection, folder: &Path) -> Result<u64, Error> {
-    let pragma = |name| source.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let needed = || -> rusqlite::Result<i64> {
-        let used = pragma("page_count")?.saturating_sub(pragma("freelist_count")?);
-        Ok(used.saturating_mul(pragma("page_size")?))
-    };
-    let needed = needed().map_err(StoreError::cannot("read the database's size"))?.unsigned_abs();
-    let free = files::free_bytes(folder).map_err(cannot("read the free space"))?;
-    if free < needed.saturating_add(ROOM_LEFT_BYTES) {
-        return Err(Error::DiskFull(format!("{needed} bytes are needed and {free} are free")));
-    }
-    Ok(needed)
 }
 
 /// Removes the partial files of a gateway that was killed; what another gateway that

@@ -181,6 +181,26 @@ pub fn has_name(file: &File, path: &Path) -> io::Result<bool> {
 
 /// Bytes that this user may still write to the disk of `path`.
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
-    let disk = rustix::fs::statvfs(path)?;
-    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    Ok(Disk::of(rustix::fs::statvfs(path)?).free_bytes)
+}
+
+/// A disk's room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disk {
+    /// Bytes that this user may still write.
+    pub free_bytes: u64,
+    /// Its size.
+    pub bytes: u64,
+}
+
+impl Disk {
+    /// The disk of an open file.
+    pub fn under(file: &File) -> io::Result<Self> {
+        Ok(Disk::of(rustix::fs::fstatvfs(file)?))
+    }
+
+    fn of(disk: rustix::fs::StatVfs) -> Self {
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        Disk { free_bytes: bytes(disk.f_bavail), bytes: bytes(disk.f_blocks) }
+    }
 }
