@@ -294,11 +294,22 @@ struct Partial {
 }
 
 impl Partial {
+    /// Between the making and the lock, whoever shares the folder may sweep it away; SQLite
+    /// would then make a file of its own at the name, with a mode that others may read.
     fn create(folder: &Path) -> Result<Self, Error> {
+        loop {
+            let partial = Partial::make(folder)?;
+            partial.file.lock().map_err(cannot("lock a file in the backup folder"))?;
+            if files::has_name(&partial.file, &partial.path).map_err(cannot("look at the backup's name"))? {
+                return Ok(partial);
+            }
+        }
+    }
+
+    fn make(folder: &Path) -> Result<Self, Error> {
         let random = crate::entropy::hex::<8>().map_err(cannot("draw a random name"))?;
         let path = folder.join(format!("{PARTIAL_PREFIX}{random}"));
         let file = files::create_private_file(&path).map_err(cannot("create a file in the backup folder"))?;
-        file.lock().map_err(cannot("lock a file in the backup folder"))?;
         Ok(Partial { path, file })
     }
 
@@ -357,4 +368,34 @@ fn sweep(folder: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_partial_file_keeps_its_name_while_others_sweep() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let done = AtomicBool::new(false);
+        let keeps_name = |_| {
+            let partial = Partial::create(folder.path());
+            partial.is_ok_and(|partial| files::has_name(&partial.file, partial.path()).is_ok_and(|kept| kept))
+        };
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        sweep(folder.path()).expect("swept");
+                    }
+                });
+            }
+            let kept = (0..3000).all(keeps_name);
+            done.store(true, Ordering::Relaxed);
+            assert!(kept);
+        });
+    }
 }
