@@ -11,11 +11,10 @@ pub mod verdict;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
-use sha2::{Digest, Sha256};
 
 use crate::domain::canon::Hash;
 use crate::domain::time::Timestamp;
@@ -27,9 +26,6 @@ use super::database::{self, Extent};
 use super::manifest::{BackupFile, Position, Previous};
 use super::{Observer, Summary};
 use verdict::{Chain, Overall, Pin, Restore, Standing, Verdict};
-
-/// How much is read at a time for a digest.
-const DIGEST_BYTES: usize = 1 << 20;
 
 /// One witness.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -269,7 +265,7 @@ impl Witnesses {
         if described.is_empty() {
             return Ok(Vec::new());
         }
-        let (bytes, sha256) = measure(path)?;
+        let (sha256, bytes) = Hash::of_reader(File::open(path)?)?;
         let (bytes, sha256) = (format!("{bytes} bytes"), sha256.to_string());
         let mut altered = Vec::new();
         for witness in described {
@@ -282,18 +278,5 @@ impl Witnesses {
             }
         }
         Ok(altered)
-    }
-}
-
-fn measure(path: &Path) -> io::Result<(u64, Hash)> {
-    let mut file = File::open(path)?;
-    let (mut digest, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; DIGEST_BYTES]);
-    loop {
-        let read = file.read(&mut buffer)?;
-        if read == 0 {
-            return Ok((bytes, Hash::from_bytes(digest.finalize().into())));
-        }
-        digest.update(&buffer[..read]);
-        bytes += read as u64;
     }
 }
