@@ -26,7 +26,8 @@
 # A 503 with Retry-After, as during another backup, is retried up to six times.
 #
 # Only auto-<UTC time>.db and its .sha256 are ever removed. The newest backup, backups with
-# other names and all manifests are always kept: manifests pin the history.
+# other names, backups that by their manifest are of another chain than the one just taken,
+# and all manifests are always kept: manifests pin the history.
 #
 # Exit status: 0 done; 1 no backup: the gateway was unreachable or refused; 2 usage error, or
 # a missing program, folder or token; 3 the backup exists but is not verified; 4 the copy
@@ -261,10 +262,24 @@ list_backups() {
     done | sort -r
 }
 
-# Reads names, newest first; writes "keep NAME REASON" or "prune NAME REASON".
+# chain_of NAME: as its manifest says; nothing where there is none
+chain_of() {
+    sed -n 's/.*"chain_id": *"\([0-9a-f]*\)".*/\1/p' "$backup_dir/$1.manifest.json" 2>/dev/null || :
+}
+
+# "NAME CHAIN" of each backup. After a loss of the database, or in a folder that gateways
+# share, the ones of another chain are nobody's to replace.
+with_chains() {
+    while read -r listed; do
+        printf '%s %s\n' "$listed" "$(chain_of "$listed")"
+    done
+}
+
+# Reads names and chains, newest first; writes "keep NAME REASON" or "prune NAME REASON". In
+# a dry run, the newest stands for the one to be made.
 plan() {
     awk -v last="$keep_last" -v daily="$keep_daily" -v weekly="$keep_weekly" -v monthly="$keep_monthly" \
-        -v made="${name:-}" '
+        -v made="${name:-}" -v own="$([ -z "${name:-}" ] || chain_of "$name")" '
     # Days since 1970-01-01, of the proleptic Gregorian calendar.
     function day_number(y, m, d,    era, yoe, doy) {
         if (m <= 2) y--
@@ -287,26 +302,31 @@ plan() {
         because(rule " " key)
     }
     {
-        y = substr($0, 6, 4) + 0; m = substr($0, 10, 2) + 0; d = substr($0, 12, 2) + 0
+        y = substr($1, 6, 4) + 0; m = substr($1, 10, 2) + 0; d = substr($1, 12, 2) + 0
         # Not a time that this script gives: not its file.
-        if (y < 1970 || m < 1 || m > 12 || d < 1 || d > 31 || substr($0, 15, 2) > 23) next
+        if (y < 1970 || m < 1 || m > 12 || d < 1 || d > 31 || substr($1, 15, 2) > 23) next
+        if (own == "") own = $2
+        if ($2 != "" && $2 != own) {
+            print "keep", $1, "of another chain"
+            next
+        }
         why = ""; position++
         if (position == 1) because("the newest")
-        if ($0 == made) because("just made")
+        if ($1 == made) because("just made")
         if (position <= last) because("last " position)
         date = sprintf("%04d-%02d-%02d", y, m, d)
         period("daily", daily, date)
         period("weekly", weekly, iso_week(y, day_number(y, m, d)))
         period("monthly", monthly, substr(date, 1, 7))
-        if (why == "") print "prune", $0, "no rule keeps it"
-        else print "keep", $0, why
+        if (why == "") print "prune", $1, "no rule keeps it"
+        else print "keep", $1, why
     }'
 }
 
 # The digest goes first: after a kill in between, the next run still finds the database.
 prune_backups() {
     [ "$prune" = yes ] || return 0
-    list_backups | plan >"$work/plan"
+    list_backups | with_chains | plan >"$work/plan"
     while read -r verb victim reason; do
         if [ "$dry_run" = yes ]; then
             printf '%s  %s: %s\n' "$victim" "$verb" "$reason"

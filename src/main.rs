@@ -90,6 +90,14 @@ fn start(config: &Config) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(FAILED, &format!("cannot catch signals: {error}")),
     };
+    // Found taken before a start has written anything; who connects meanwhile waits.
+    let listener = match TcpListener::bind(config.bind_addr) {
+        Ok(listener) => listener,
+        Err(error) => {
+            let line = format!("AEGIS_BIND_ADDR={}: cannot listen: {error}", config.bind_addr);
+            return fail(USAGE, &line);
+        }
+    };
     let clock = Arc::new(SystemClock);
     let options = Options {
         database: &config.db_path,
@@ -102,10 +110,16 @@ fn start(config: &Config) -> ExitCode {
         Ok(started) => started,
         Err(refusal) => return fail(REFUSED, &refusal.to_string()),
     };
-    serve(config, clock, started, signals)
+    serve(config, clock, listener, started, signals)
 }
 
-fn serve(config: &Config, clock: Arc<SystemClock>, started: Started, mut signals: Signals) -> ExitCode {
+fn serve(
+    config: &Config,
+    clock: Arc<SystemClock>,
+    listener: TcpListener,
+    started: Started,
+    mut signals: Signals,
+) -> ExitCode {
     let Started { store, guard, backups } = started;
     let operator = match token::obtain(&config.admin_token) {
         Ok(operator) => operator,
@@ -114,13 +128,6 @@ fn serve(config: &Config, clock: Arc<SystemClock>, started: Started, mut signals
     let limits = Limits::new(config.auth_failures_per_minute, config.authorize_per_second);
     let gateway = Gateway::new(store, clock, backups, operator).with_limits(limits);
     let gateway = Arc::new(gateway.with_approval_ttl(config.approval_ttl_seconds));
-    let listener = match TcpListener::bind(config.bind_addr) {
-        Ok(listener) => listener,
-        Err(error) => {
-            let line = format!("AEGIS_BIND_ADDR={}: cannot listen: {error}", config.bind_addr);
-            return stop(&gateway.store, guard, fail(USAGE, &line));
-        }
-    };
     let server = match listen(config, listener, &gateway, &guard) {
         Ok(server) => server,
         Err(error) => {

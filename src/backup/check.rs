@@ -4,23 +4,20 @@
 //! much time as the copy, and no answer may wait for them.
 
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use rusqlite::Connection;
-use sha2::{Digest, Sha256};
 
 use crate::domain::canon::Hash;
 use crate::evidence::{FirstBreak, Summary, database, parallel};
 use crate::store::error::Error as StoreError;
-use crate::store::{Background, connection, migrate};
+use crate::store::{Background, Turn, connection, migrate};
 
 use super::{Error, cannot};
 
-/// How much is read at a time for the digest.
-const DIGEST_BYTES: usize = 256 << 10;
 /// The threads beside those that verify the chain: one for the pages, one for the digest.
 const OTHER_CHECKS: usize = 2;
 
@@ -118,18 +115,25 @@ fn sync(path: &Path) -> Result<(), Error> {
 
 /// Its size and its digest.
 fn measure(path: &Path, background: &Background) -> Result<(u64, Hash), Error> {
-    let mut file = fs::File::open(path).map_err(cannot("open the copy"))?;
-    let (mut digest, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; DIGEST_BYTES]);
-    let mut turn = background.turn();
-    loop {
-        let read = file.read(&mut buffer).map_err(cannot("read the copy"))?;
-        if read == 0 {
-            return Ok((bytes, Hash::from_bytes(digest.finalize().into())));
+    let file = fs::File::open(path).map_err(cannot("open the copy"))?;
+    match Hash::of_reader(Paced { file, turn: background.turn() }) {
+        Ok((sha256, bytes)) => Ok((bytes, sha256)),
+        Err(_) if background.stopping().is_set() => Err(Error::Stopping),
+        Err(error) => Err(cannot("read the copy")(error)),
+    }
+}
+
+/// A file that is read at the pace of work in the background.
+struct Paced {
+    file: fs::File,
+    turn: Turn,
+}
+
+impl Read for Paced {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.turn.is_over() {
+            return Err(io::Error::other("the gateway is stopping"));
         }
-        if turn.is_over() {
-            return Err(Error::Stopping);
-        }
-        digest.update(&buffer[..read]);
-        bytes += read as u64;
+        self.file.read(buffer)
     }
 }

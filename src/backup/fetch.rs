@@ -1,7 +1,8 @@
 //! Fetching a backup: its bytes as they were when it was opened, or an error.
 //!
-//! Never follows a link and never leaves the folder. Never pads: a file that changes while
-//! it is read ends in an error before its last byte, so nobody takes the mixture for it.
+//! Never follows a link, never leaves the folder, and never opens the live database. Never
+//! pads: a file that changes while it is read ends in an error before its last byte, so nobody
+//! takes the mixture for it.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -10,10 +11,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use crate::domain::canon::Hash;
-use crate::store::files;
+use crate::store::guard::header;
 
 use super::Backups;
-use super::list::{Kind, stated_digest};
+use super::list::{Kind, names, stated_digest};
+use super::manifest::Manifest;
 
 /// Files that may be fetched at once: each takes a thread and a connection.
 const AT_ONCE_MAX: usize = 4;
@@ -77,12 +79,19 @@ impl Backups {
     /// Opens a backup, or a side file of one.
     pub fn fetch(&self, name: &str) -> io::Result<Fetch> {
         let Some(kind) = Kind::of(name) else { return Ok(Fetch::Missing) };
-        let Some(file) = files::open_regular(&self.folder.join(name))? else { return Ok(Fetch::Missing) };
+        let Some(file) = self.open(name)? else { return Ok(Fetch::Missing) };
         let Some(turn) = self.fetching.begin() else { return Ok(Fetch::Busy) };
         let opened = measure(&file)?;
         let bytes = opened.0;
         let sha256 = match kind {
-            Kind::Backup => stated_digest(&self.folder, name, bytes)?,
+            Kind::Backup => {
+                let manifest = self.manifest_of(name)?.and_then(|text| Manifest::parse(&text).ok());
+                let named = manifest.as_ref().is_some_and(|manifest| names(manifest, name));
+                if !named && !header::is_database(&file)? {
+                    return Ok(Fetch::Missing);
+                }
+                stated_digest(manifest, name, bytes)
+            }
             Kind::Manifest | Kind::Digest => None,
         };
         let content = Content { file, opened, left: bytes, _turn: turn };
@@ -139,7 +148,7 @@ mod tests {
             }),
         ];
         for (what, change) in changes {
-            fs::write(&path, [7; 4000]).expect("written");
+            fs::write(&path, [&header::MAGIC[..], &[7; 4000 - 16]].concat()).expect("written");
             let mut content = opened(&backups, "a.db").content;
             content.read_exact(&mut [0; 1000]).expect("the beginning");
             change(&mut File::options().write(true).open(&path).expect("it opens"));
@@ -152,7 +161,7 @@ mod tests {
     #[test]
     fn no_more_than_a_few_are_fetched_at_once() {
         let folder = tempfile::tempdir().expect("a folder");
-        fs::write(folder.path().join("a.db"), b"x").expect("written");
+        fs::write(folder.path().join("a.db"), header::MAGIC).expect("written");
         let backups = Backups::new(folder.path());
         let all: Vec<Opened> = (0..AT_ONCE_MAX).map(|_| opened(&backups, "a.db")).collect();
         assert!(matches!(backups.fetch("a.db").expect("read"), Fetch::Busy));

@@ -1,14 +1,14 @@
-//! Which backups there are. Looks at names, sizes and manifests; never opens a backup's
-//! content, and never follows a link.
+//! Which backups there are. Looks at names, sizes and manifests, and of what has no manifest
+//! at its first bytes; never follows a link, and never opens the live database.
 
 use std::fs::{self, DirEntry};
 use std::io::{self, Read};
-use std::path::Path;
 
 use crate::clock;
 use crate::domain::canon::Hash;
 use crate::domain::time::Timestamp;
-use crate::store::files;
+use crate::store::files::FileId;
+use crate::store::guard::header;
 
 use super::Backups;
 use super::manifest::{BYTES_MAX, DIGEST_SUFFIX, Manifest, SUFFIX};
@@ -44,8 +44,14 @@ pub struct Head {
     pub receipt_hash: String,
 }
 
+/// A backup is what a manifest beside it names, or what begins as a database does: the folder
+/// may hold more than backups, a token for example.
+pub(super) fn names(manifest: &Manifest, name: &str) -> bool {
+    manifest.file.name == name
+}
+
 fn fits(manifest: &Manifest, name: &str, bytes: u64) -> bool {
-    manifest.file.name == name && manifest.file.bytes == bytes
+    names(manifest, name) && manifest.file.bytes == bytes
 }
 
 /// What a file's name says of it.
@@ -83,73 +89,88 @@ impl Backups {
     pub fn list(&self) -> io::Result<Vec<Listed>> {
         // Looked at first: a backup that ends meanwhile is in the folder by then.
         let running = self.running_now();
-        let mut listed = list_folder(&self.folder)?;
+        let mut listed = self.list_folder()?;
         listed.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| b.name.cmp(&a.name)));
         if let Some(running) = running.filter(|running| listed.iter().all(|file| file.name != running.name)) {
             listed.insert(0, running);
         }
         Ok(listed)
     }
-}
 
-fn list_folder(folder: &Path) -> io::Result<Vec<Listed>> {
-    let entries = match fs::read_dir(folder) {
-        // It is made with the first backup.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    let mut listed = Vec::new();
-    for entry in entries {
-        listed.extend(list_entry(folder, &entry?)?);
+    fn list_folder(&self) -> io::Result<Vec<Listed>> {
+        let entries = match fs::read_dir(&self.folder) {
+            // It is made with the first backup.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut listed = Vec::new();
+        for entry in entries {
+            listed.extend(self.list_entry(&entry?)?);
+        }
+        Ok(listed)
     }
-    Ok(listed)
-}
 
-fn list_entry(folder: &Path, entry: &DirEntry) -> io::Result<Option<Listed>> {
-    let Ok(name) = entry.file_name().into_string() else { return Ok(None) };
-    if Kind::of(&name) != Some(Kind::Backup) || !entry.file_type()?.is_file() {
-        return Ok(None);
+    fn list_entry(&self, entry: &DirEntry) -> io::Result<Option<Listed>> {
+        let Ok(name) = entry.file_name().into_string() else { return Ok(None) };
+        if Kind::of(&name) != Some(Kind::Backup) || !entry.file_type()?.is_file() {
+            return Ok(None);
+        }
+        let metadata = match entry.metadata() {
+            // Removed since the folder was read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            metadata => metadata?,
+        };
+        let content = self.manifest_of(&name)?;
+        let manifest = content.as_deref().and_then(|content| Manifest::parse(content).ok());
+        // What its manifest names need not be opened.
+        let is_backup = match &manifest {
+            Some(manifest) if names(manifest, &name) => Some(FileId::of(&metadata)) != self.live,
+            Some(_) | None => self.is_database(&name)?,
+        };
+        if !is_backup {
+            return Ok(None);
+        }
+        let bytes = metadata.len();
+        let created_at = manifest.as_ref().and_then(|manifest| Timestamp::parse(&manifest.created_at));
+        Ok(Some(Listed {
+            bytes,
+            created_at: match created_at {
+                Some(at) => at,
+                None => clock::timestamp_of(metadata.modified()?),
+            },
+            verified: manifest.as_ref().is_some_and(|manifest| fits(manifest, &name, bytes)),
+            head: manifest
+                .map(|manifest| Head { seq: manifest.head.seq, receipt_hash: manifest.head.receipt_hash }),
+            manifest: content.is_some().then(|| format!("{name}{SUFFIX}")),
+            progress: None,
+            name,
+        }))
     }
-    let metadata = match entry.metadata() {
-        // Removed since the folder was read.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        metadata => metadata?,
-    };
-    let bytes = metadata.len();
-    let manifest_name = format!("{name}{SUFFIX}");
-    let content = read_small(&folder.join(&manifest_name))?;
-    let manifest = content.as_deref().and_then(|content| Manifest::parse(content).ok());
-    let created_at = manifest.as_ref().and_then(|manifest| Timestamp::parse(&manifest.created_at));
-    Ok(Some(Listed {
-        bytes,
-        created_at: match created_at {
-            Some(at) => at,
-            None => clock::timestamp_of(metadata.modified()?),
-        },
-        verified: manifest.as_ref().is_some_and(|manifest| fits(manifest, &name, bytes)),
-        head: manifest
-            .map(|manifest| Head { seq: manifest.head.seq, receipt_hash: manifest.head.receipt_hash }),
-        manifest: content.is_some().then_some(manifest_name),
-        progress: None,
-        name,
-    }))
+
+    /// What may not be read is none.
+    fn is_database(&self, name: &str) -> io::Result<bool> {
+        match self.open(name) {
+            Ok(Some(file)) => header::is_database(&file),
+            Ok(None) => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The bytes of the manifest beside a backup; `None` where there is none. Of one that is
+    /// too large, the beginning, which parses as nothing.
+    pub(super) fn manifest_of(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        let Some(file) = self.open(&format!("{name}{SUFFIX}"))? else { return Ok(None) };
+        let mut content = Vec::new();
+        file.take(BYTES_MAX).read_to_end(&mut content)?;
+        Ok(Some(content))
+    }
 }
 
 /// The digest that the manifest beside a backup states for it.
-pub(super) fn stated_digest(folder: &Path, name: &str, bytes: u64) -> io::Result<Option<Hash>> {
-    let content = read_small(&folder.join(format!("{name}{SUFFIX}")))?;
-    let manifest = content.and_then(|content| Manifest::parse(&content).ok());
-    let manifest = manifest.filter(|manifest| fits(manifest, name, bytes));
-    Ok(manifest.and_then(|manifest| Hash::parse(&manifest.file.sha256)))
-}
-
-/// A manifest's bytes; `None` where there is none. Of one that is too large, the beginning,
-/// which parses as nothing.
-fn read_small(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let Some(file) = files::open_regular(path)? else { return Ok(None) };
-    let mut content = Vec::new();
-    file.take(BYTES_MAX).read_to_end(&mut content)?;
-    Ok(Some(content))
+pub(super) fn stated_digest(manifest: Option<Manifest>, name: &str, bytes: u64) -> Option<Hash> {
+    let manifest = manifest.filter(|manifest| fits(manifest, name, bytes))?;
+    Hash::parse(&manifest.file.sha256)
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub mod manifest;
 pub mod name;
 mod pace;
 mod progress;
+mod room;
 
 use std::fmt;
 use std::fs;
@@ -34,7 +35,8 @@ use crate::clock::Clock;
 use crate::domain::canon::Hash;
 use crate::evidence::Summary;
 use crate::store::error::{Error as StoreError, is_disk_full};
-use crate::store::{Background, Store, files};
+use crate::store::files::{self, FileId};
+use crate::store::{Background, Store};
 
 use check::Checked;
 pub use check::Steps;
@@ -47,13 +49,13 @@ use progress::{Running, Stage, Turn};
 const PARTIAL_PREFIX: &str = ".partial-";
 /// How much is written to see whether a disk is full.
 const PROBE_BYTES: usize = 64 << 10;
-/// Room that a backup leaves on its disk for the gateway's own log.
-const ROOM_LEFT_BYTES: u64 = 4 << 20;
 
 /// The backup folder, and the one backup that may run.
 #[derive(Debug)]
 pub struct Backups {
     folder: PathBuf,
+    /// The database that SQLite has open, which may lie in the folder.
+    live: Option<FileId>,
     running: Mutex<Option<Running>>,
     fetching: Fetching,
 }
@@ -162,7 +164,29 @@ impl Backups {
         if let Err(error) = files::create_private_folder(folder).and_then(|()| sweep(folder)) {
             log::error!("the backup folder {} cannot be used: {error}", folder.display());
         }
-        Backups { folder: folder.to_owned(), running: Mutex::default(), fetching: Fetching::default() }
+        Backups {
+            folder: folder.to_owned(),
+            live: None,
+            running: Mutex::default(),
+            fetching: Fetching::default(),
+        }
+    }
+
+    /// From now on SQLite has the file `database` open. It is no backup, whatever name it is
+    /// given, and must never be opened beside SQLite: closing it would drop SQLite's locks,
+    /// and the next shell to look at the database would delete its log.
+    pub fn beside(self, database: &Path) -> io::Result<Self> {
+        Ok(Backups { live: FileId::at(database)?, ..self })
+    }
+
+    /// Opens a file of the folder for reading; `None` where no file has this name, or the live
+    /// database does.
+    fn open(&self, name: &str) -> io::Result<Option<fs::File>> {
+        let path = self.folder.join(name);
+        if self.live.is_some() && FileId::at(&path)? == self.live {
+            return Ok(None);
+        }
+        files::open_regular(&path)
     }
 
     /// The folder, as configured.
@@ -244,10 +268,10 @@ impl Backups {
         partial: &Partial,
         turn: &Turn<'_>,
     ) -> Result<(), Error> {
-        let bytes = check_room(source, &self.folder)?;
-        turn.copy_to(partial.path(), bytes);
+        let room = room::check(source, &partial.file)?;
+        turn.copy_to(partial.path(), room.copy_bytes);
         let target = absolute(partial.path()).map_err(cannot("find the backup folder"))?;
-        let copied = pace::keep(source, partial.path(), background, |source| {
+        let copied = pace::keep(source, partial.path(), &room, background, |source| {
             source.execute("VACUUM INTO ?1", [target])
         })?;
         copied.map_err(StoreError::cannot("copy the database")).map_err(|error| {
@@ -275,11 +299,22 @@ struct Partial {
 }
 
 impl Partial {
+    /// Between the making and the lock, whoever shares the folder may sweep it away; SQLite
+    /// would then make a file of its own at the name, with a mode that others may read.
     fn create(folder: &Path) -> Result<Self, Error> {
+        loop {
+            let partial = Partial::make(folder)?;
+            partial.file.lock().map_err(cannot("lock a file in the backup folder"))?;
+            if files::has_name(&partial.file, &partial.path).map_err(cannot("look at the backup's name"))? {
+                return Ok(partial);
+            }
+        }
+    }
+
+    fn make(folder: &Path) -> Result<Self, Error> {
         let random = crate::entropy::hex::<8>().map_err(cannot("draw a random name"))?;
         let path = folder.join(format!("{PARTIAL_PREFIX}{random}"));
         let file = files::create_private_file(&path).map_err(cannot("create a file in the backup folder"))?;
-        file.lock().map_err(cannot("lock a file in the backup folder"))?;
         Ok(Partial { path, file })
     }
 
@@ -314,22 +349,6 @@ fn absolute(path: &Path) -> io::Result<String> {
     path.into_os_string().into_string().map_err(|_| not_utf8())
 }
 
-/// A full disk would also stop the live database's commits until the partial file
-/// is gone, so it is better not to begin. Returns how large the copy may become.
-fn check_room(source: &Connection, folder: &Path) -> Result<u64, Error> {
-    let pragma = |name| source.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let needed = || -> rusqlite::Result<i64> {
-        let used = pragma("page_count")?.saturating_sub(pragma("freelist_count")?);
-        Ok(used.saturating_mul(pragma("page_size")?))
-    };
-    let needed = needed().map_err(StoreError::cannot("read the database's size"))?.unsigned_abs();
-    let free = files::free_bytes(folder).map_err(cannot("read the free space"))?;
-    if free < needed.saturating_add(ROOM_LEFT_BYTES) {
-        return Err(Error::DiskFull(format!("{needed} bytes are needed and {free} are free")));
-    }
-    Ok(needed)
-}
-
 /// Removes the partial files of a gateway that was killed; what another gateway that
 /// shares the folder is writing is locked, and stays. A journal goes with its file.
 fn sweep(folder: &Path) -> io::Result<()> {
@@ -354,4 +373,34 @@ fn sweep(folder: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
+
+    use super::*;
+
+    #[test]
+    fn a_partial_file_keeps_its_name_while_others_sweep() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let done = AtomicBool::new(false);
+        let keeps_name = |_| {
+            let partial = Partial::create(folder.path());
+            partial.is_ok_and(|partial| files::has_name(&partial.file, partial.path()).is_ok_and(|kept| kept))
+        };
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        sweep(folder.path()).expect("swept");
+                    }
+                });
+            }
+            let kept = (0..3000).all(keeps_name);
+            done.store(true, Ordering::Relaxed);
+            assert!(kept);
+        });
+    }
 }

@@ -6,7 +6,6 @@
 //! neither waits for the other as long as both keep up.
 
 use std::fs::File;
-use std::io;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
@@ -16,6 +15,7 @@ use rusqlite::Connection;
 use crate::store::Background;
 use crate::store::error::Error as StoreError;
 
+use super::room::Room;
 use super::{Error, cannot};
 
 /// How much the copy grows before it is synced.
@@ -27,17 +27,18 @@ const LOOK_EVERY_OPERATIONS: i32 = 200;
 
 /// Runs `copy`, which writes `source` to the file at `partial`, at that pace.
 ///
-/// Fails when the file cannot be synced, which also ends the copy.
+/// Fails when the file cannot be synced, or takes more than its room: both end the copy.
 pub(super) fn keep<T>(
     source: &mut Connection,
     partial: &Path,
+    room: &Room,
     background: &Background,
     copy: impl FnOnce(&Connection) -> T,
 ) -> Result<T, Error> {
     let file = File::open(partial).map_err(cannot("open the copy"))?;
     let watched = file.try_clone().map_err(cannot("open the copy"))?;
     let (sender, receiver) = sync_channel(STEPS_AHEAD);
-    let mut growth = Growth { file: watched, told: 0, sender };
+    let mut growth = Growth { file: watched, room: *room, told: 0, sender };
     let mut turn = background.turn();
     let over = move || turn.is_over() || growth.tell();
     let syncing = thread::Builder::new()
@@ -49,16 +50,16 @@ pub(super) fn keep<T>(
     let copied = copy(source);
     // The handler owns the sender: without it the other thread ends.
     source.progress_handler(0, None::<fn() -> bool>).map_err(&watch)?;
-    let synced = syncing.join().map_err(|_| StoreError::Panicked)?;
-    synced.map_err(cannot("sync the growing copy"))?;
+    syncing.join().map_err(|_| StoreError::Panicked)??;
     Ok(copied)
 }
 
-/// Tells of every step that the copy has grown, or why that cannot be seen.
+/// Tells of every step that the copy has grown, or why it must grow no more.
 struct Growth {
     file: File,
+    room: Room,
     told: u64,
-    sender: SyncSender<io::Result<()>>,
+    sender: SyncSender<Result<(), Error>>,
 }
 
 impl Growth {
@@ -68,20 +69,20 @@ impl Growth {
             Ok(now) if now.len() < self.told + STEP_BYTES => return false,
             Ok(now) => {
                 self.told = now.len();
-                Ok(())
+                self.room.check_left(&self.file)
             }
-            Err(error) => Err(error),
+            Err(error) => Err(cannot("look at the growing copy")(error)),
         };
         self.sender.send(step).is_err()
     }
 }
 
 /// One sync for all the steps that wait.
-fn sync_each(copy: &File, steps: &Receiver<io::Result<()>>) -> io::Result<()> {
+fn sync_each(copy: &File, steps: &Receiver<Result<(), Error>>) -> Result<(), Error> {
     while let Ok(step) = steps.recv() {
         step?;
-        steps.try_iter().collect::<io::Result<()>>()?;
-        copy.sync_data()?;
+        steps.try_iter().collect::<Result<(), Error>>()?;
+        copy.sync_data().map_err(cannot("sync the growing copy"))?;
     }
     Ok(())
 }

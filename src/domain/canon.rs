@@ -5,6 +5,7 @@
 //! [`crate::domain::json`]). The golden files in `tests/golden` pin the format.
 
 use std::fmt;
+use std::io::{self, Read};
 
 use sha2::{Digest, Sha256};
 
@@ -12,6 +13,9 @@ use super::json::Json;
 
 /// The name of this canonical form, carried by every receipt.
 pub const VERSION: &str = "aegis-jcs-1";
+
+/// How much of a file is read at a time for its digest.
+const READ_BYTES: usize = 256 << 10;
 
 /// The canonical bytes of `value`.
 pub fn to_vec(value: &Json) -> Vec<u8> {
@@ -177,6 +181,22 @@ impl Hash {
         Hash(Sha256::digest(bytes).into())
     }
 
+    /// The digest of everything that `input` yields, and its length in bytes.
+    pub fn of_reader(mut input: impl Read) -> io::Result<(Self, u64)> {
+        let (mut digest, mut bytes, mut buffer) = (Sha256::new(), 0, vec![0; READ_BYTES]);
+        loop {
+            match input.read(&mut buffer) {
+                Ok(0) => return Ok((Hash(digest.finalize().into()), bytes)),
+                Ok(count) => {
+                    digest.update(&buffer[..count]);
+                    bytes += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Wraps an existing digest.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Hash(bytes)
@@ -268,6 +288,14 @@ mod tests {
 
     fn text<'a>(case: &'a serde_json::Value, member: &str) -> &'a str {
         case[member].as_str().expect("a string")
+    }
+
+    #[test]
+    fn a_file_s_digest_is_that_of_its_bytes_however_they_come() {
+        let bytes: Vec<u8> = (0..READ_BYTES + 7).map(|at| (at % 251) as u8).collect();
+        let (first, rest) = bytes.split_at(5);
+        let (hash, count) = Hash::of_reader(first.chain(rest)).expect("read");
+        assert_eq!((hash, count), (Hash::of(&bytes), bytes.len() as u64));
     }
 
     #[test]

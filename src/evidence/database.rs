@@ -225,7 +225,7 @@ impl Verification<'_> {
         let last = format!("{} {}", self.summary.head_seq.unwrap_or(0), self.summary.head_hash);
         // Whatever stands there, of whatever type; nothing may stand there at all.
         let recorded = self.connection.query_row(
-            "SELECT group_concat(head_seq || ' ' || head_hash, ', ') FROM chain",
+            "SELECT group_concat(head_seq || ' ' || head_hash, ', ') FROM chain NOT INDEXED",
             [],
             |row| row.get::<_, Option<String>>(0),
         );

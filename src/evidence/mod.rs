@@ -2,7 +2,8 @@
 //!
 //! One way of checking serves everybody: the command `aegis-verify-receipts`, the
 //! check of a finished backup, the check of a restored file at start, and the
-//! endpoints. It reads, never writes, and its memory does not grow with the chain.
+//! endpoints. It reads, never writes, and its memory does not grow with the chain. It goes
+//! by the tables of evidence themselves, never by an index: see [`crate::store::receipts`].
 
 pub mod database;
 pub mod export;

@@ -15,7 +15,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::Connection;
 
 use crate::entropy;
 use crate::store::error::{Error, Refusal};
@@ -269,31 +269,20 @@ fn read_ahead(path: &Path) {
     }
 }
 
-/// What is to be said of a schema that can be read. One without its triggers proves as
-/// much as any other, but somebody has been at it.
+/// What is to be said of a schema that can be read. One without its triggers proves as much
+/// as any other, but somebody has been at it; where a table of evidence is not the program's,
+/// what a query shows in its place was made by whoever put it there, and is no evidence.
 fn check_schema(connection: &Connection) -> Result<Option<String>, SourceError> {
     let application = connection.pragma_query_value(None, "application_id", |row| row.get::<_, i32>(0));
     let foreign = application.is_ok_and(|id| id != migrate::APPLICATION_ID);
     let version = migrate::check(connection).map_err(|refusal| {
         if foreign { SourceError::Unreadable(refusal.to_string()) } else { undecidable(refusal) }
     })?;
-    check_tables(connection)?;
-    let difference = schema::difference(connection, version).map_err(undecidable)?;
-    Ok(difference.map(|difference| format!("the database's schema is not the program's: {difference}")))
-}
-
-/// What a view shows is made by whoever made the view: it is no evidence.
-fn check_tables(connection: &Connection) -> Result<(), SourceError> {
-    let other = connection
-        .query_row(
-            "SELECT name FROM sqlite_schema WHERE name IN ('receipts', 'decisions', 'chain') \
-             AND (type <> 'table' OR sql NOT LIKE 'CREATE TABLE%')",
-            [],
-            |row| row.get::<_, String>(0),
-        )
-        .optional()
-        .map_err(|error| SourceError::Unreadable(format!("cannot read the database's schema: {error}")))?;
-    other.map_or(Ok(()), |name| Err(SourceError::Undecidable(format!("{name} is no table of the gateway's"))))
+    let Some(difference) = schema::difference(connection, version).map_err(undecidable)? else {
+        return Ok(None);
+    };
+    let line = format!("the database's schema is not the program's: {difference}");
+    if difference.of_evidence { Err(SourceError::Undecidable(line)) } else { Ok(Some(line)) }
 }
 
 impl Database {

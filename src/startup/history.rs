@@ -4,6 +4,8 @@
 //! manifests of its backups know better. A restored copy may be behind them, and then
 //! its chain says so for ever; anything else that is behind them is refused.
 
+use std::path::Path;
+
 use rusqlite::Connection;
 use serde_json::json;
 
@@ -13,8 +15,8 @@ use crate::domain::receipt::EMPTY_HEAD;
 use crate::domain::time::Timestamp;
 use crate::entropy;
 use crate::evidence::manifest::Position;
-use crate::evidence::witness::verdict::{Departure, Verdict};
-use crate::evidence::witness::{self, Judged, Witnesses};
+use crate::evidence::witness::verdict::{Departure, Pin, Verdict};
+use crate::evidence::witness::{self, Judged, Witness, Witnesses};
 use crate::store::chain::{self, State};
 use crate::store::error::Refusal;
 use crate::store::receipts::{self, Entry};
@@ -83,6 +85,46 @@ pub(super) fn judge(
         Some(_) if accepts(options, &head) => Ok(Some(Return { cause: Cause::AcceptedRollback, departure })),
         Some(worst) => Err(refusal(&head, worst)),
     }
+}
+
+/// Where no database is: whether there was one. A new one in its place would be a gateway
+/// without its agents and its past, and its backups would in time displace the real ones.
+pub(super) fn judge_missing(
+    database: &Path,
+    ran_before: bool,
+    options: &Options<'_>,
+) -> Result<Option<Return>, Refusal> {
+    let witnesses = Witnesses::of_folder(options.backups, "", database)
+        .map_err(Refusal::io("read the manifests in", options.backups))?;
+    let known = witnesses.latest();
+    if !ran_before && known.is_none() {
+        return Ok(None);
+    }
+    let head = Position { seq: 0, receipt_hash: String::new() };
+    if !accepts(options, &head) {
+        return Err(missing(database, known));
+    }
+    let known = known
+        .map(|witness| Position { seq: witness.pin.seq, receipt_hash: witness.pin.receipt_hash.clone() });
+    let departure = Departure { head, known, left: Vec::new() };
+    Ok(Some(Return { cause: Cause::AcceptedRollback, departure }))
+}
+
+fn missing(database: &Path, known: Option<&Witness>) -> Refusal {
+    let seen = match known {
+        Some(witness) => {
+            let Pin { seq, receipt_hash, .. } = &witness.pin;
+            format!("{} has seen seq {seq} ({receipt_hash})", witness.path.display())
+        }
+        None => "a gateway ran on it".to_owned(),
+    };
+    Refusal::new(
+        format!("{} is missing, but {seen}", database.display()),
+        format!(
+            "put the database back or copy a backup into its place; or start once with \
+             AEGIS_ACCEPT_ROLLBACK={EMPTY_HEAD} to begin a new chain, which will record that"
+        ),
+    )
 }
 
 fn accepts(options: &Options<'_>, head: &Position) -> bool {

@@ -55,7 +55,8 @@ fn check_schema(content: &Connection, version: u32) -> Result<(), Refusal> {
         None => Ok(()),
         Some(difference) => Err(Refusal::new(
             format!("the database's schema is not the program's: {difference}"),
-            "see with aegis-verify-receipts whether the evidence is whole, and restore a backup in its place",
+            "see with aegis-verify-receipts whether the evidence is whole; drop what was added, or restore a \
+             backup in its place",
         )),
     }
 }

@@ -13,6 +13,7 @@ use std::path::Path;
 
 use crate::backup::{self, Backups};
 use crate::clock::Clock;
+use crate::domain::receipt::EMPTY_HEAD;
 use crate::domain::time::Timestamp;
 use crate::store::error::Refusal;
 use crate::store::guard::{Found, Guard, Judgement, Layout, WalChoice};
@@ -31,7 +32,7 @@ pub struct Options<'a> {
     /// The operator's answer where the guard cannot decide.
     pub wal_choice: Option<WalChoice>,
     /// The hash of the head that the operator goes on from, although a witness knows a
-    /// later one; [`EMPTY_HEAD`](crate::domain::receipt::EMPTY_HEAD) where there is none.
+    /// later one; [`EMPTY_HEAD`] where there is none, or no database.
     pub accept_rollback: Option<&'a str>,
     /// Whether a backup precedes a step of the schema.
     pub pre_migration_backup: bool,
@@ -61,49 +62,64 @@ pub fn start(options: &Options<'_>, clock: &dyn Clock) -> Result<Started, Refusa
     let mut guard = Guard::lock(options.database)?;
     let judgement = guard.judge(options.wal_choice)?;
     guard.check_writable()?;
-    let past = look_back(options, guard.layout(), &judgement)?;
+    let Past { content, going_on } = look_back(options, guard.layout(), &judgement)?;
     let backups = Backups::new(options.backups);
-    let going_on = match past {
-        Some((content, going_on)) => {
-            if options.pre_migration_backup {
-                back_up_before_migration(&backups, content, clock)?;
-            }
-            going_on
-        }
-        None => None,
-    };
+    if let Some(content) = content
+        && options.pre_migration_backup
+    {
+        back_up_before_migration(&backups, content, clock)?;
+    }
+    if options.accept_rollback == Some(EMPTY_HEAD) && going_on.is_none() {
+        log::warn!(
+            "AEGIS_ACCEPT_ROLLBACK={EMPTY_HEAD} is still set: unset it, or the next loss of the database \
+             will be accepted unasked"
+        );
+    }
     clear_the_way(&guard, &judgement, now)?;
-    match judgement.found {
-        Found::Missing { ran_before } => {
-            create(guard.layout(), now)?;
-            log_new(ran_before);
+    let going_on = match judgement.found {
+        Found::Missing { .. } => {
+            create(guard.layout(), going_on, now)?;
+            log::info!("made a new database");
+            None
         }
         Found::Database { restored: true, .. } => {
             log::info!("the database is a restored copy; it was checked whole");
+            going_on
         }
-        Found::Database { restored: false, .. } => {}
-    }
+        Found::Database { restored: false, .. } => going_on,
+    };
     guard.admit(going_on.as_ref().and_then(Return::restored_head))?;
     let store = Store::open(guard.layout(), now)?;
     if let Some(going_on) = going_on {
         going_on.record(&store, now)?;
         guard.restore_is_recorded()?;
     }
+    let database = &guard.layout().database;
+    let backups = backups.beside(database).map_err(Refusal::io("look at", database))?;
     Ok(Started { store, guard, backups })
 }
 
-/// The content of a database that is there, and whether its chain goes on from a
-/// restored or an earlier head.
-fn look_back(
-    options: &Options<'_>,
-    layout: &Layout,
-    judgement: &Judgement,
-) -> Result<Option<(Content, Option<Return>)>, Refusal> {
-    let Found::Database { restored, restored_head, as_left } = &judgement.found else { return Ok(None) };
-    let content = inspect::inspect(layout, judgement, *restored || !as_left)?;
-    let restored = history::Restored { fresh: *restored, head: restored_head.as_deref() };
-    let going_on = history::judge(&content.connection, options, restored)?;
-    Ok(Some((content, going_on)))
+/// What was found before anything is written.
+struct Past {
+    /// Of a database that is there.
+    content: Option<Content>,
+    /// A head to go on from that may not be the newest.
+    going_on: Option<Return>,
+}
+
+fn look_back(options: &Options<'_>, layout: &Layout, judgement: &Judgement) -> Result<Past, Refusal> {
+    match &judgement.found {
+        Found::Missing { ran_before } => {
+            let going_on = history::judge_missing(&layout.database, *ran_before, options)?;
+            Ok(Past { content: None, going_on })
+        }
+        Found::Database { restored, restored_head, as_left } => {
+            let content = inspect::inspect(layout, judgement, *restored || !as_left)?;
+            let restored = history::Restored { fresh: *restored, head: restored_head.as_deref() };
+            let going_on = history::judge(&content.connection, options, restored)?;
+            Ok(Past { content: Some(content), going_on })
+        }
+    }
 }
 
 fn clear_the_way(guard: &Guard, judgement: &Judgement, now: Timestamp) -> Result<(), Refusal> {
@@ -116,14 +132,6 @@ fn clear_the_way(guard: &Guard, judgement: &Judgement, now: Timestamp) -> Result
     }
     // A kill amid `create` leaves its name, also once the database has its own.
     remove_partial(&guard.layout().partial)
-}
-
-fn log_new(ran_before: bool) {
-    if ran_before {
-        log::warn!("the database of the last run is gone; began a new, empty one in its place");
-    } else {
-        log::info!("made a new database");
-    }
 }
 
 /// A step of the schema cannot be taken back, so what was there before is kept.
@@ -153,10 +161,11 @@ fn back_up_before_migration(backups: &Backups, content: Content, clock: &dyn Clo
     Ok(())
 }
 
-/// Makes a new database under another name and gives it its own when it is whole.
-fn create(layout: &Layout, now: Timestamp) -> Result<(), Refusal> {
+/// Makes a new database under another name and gives it its own when it is whole: with the
+/// receipt of what it follows, if that was accepted, which a kill must not take away.
+fn create(layout: &Layout, following: Option<Return>, now: Timestamp) -> Result<(), Refusal> {
     let partial = &layout.partial;
-    let made = create_partial(partial, now).and_then(|()| {
+    let made = create_partial(partial, following, now).and_then(|()| {
         files::sync(partial).map_err(Refusal::io("sync", partial))?;
         files::publish(partial, &layout.database).map_err(Refusal::io("name", &layout.database))
     });
@@ -166,12 +175,16 @@ fn create(layout: &Layout, now: Timestamp) -> Result<(), Refusal> {
     files::sync(folder).map_err(Refusal::io("sync the folder", folder))
 }
 
-fn create_partial(partial: &Path, now: Timestamp) -> Result<(), Refusal> {
+fn create_partial(partial: &Path, following: Option<Return>, now: Timestamp) -> Result<(), Refusal> {
     files::create_private_file(partial).map_err(Refusal::io("create", partial))?;
     let cannot = Refusal::sqlite("make a new database");
     let mut database = connection::creator(partial).map_err(&cannot)?;
     migrate::create(&mut database, now)?;
-    connection::finish(database).map_err(cannot)
+    connection::finish(database).map_err(cannot)?;
+    let Some(following) = following else { return Ok(()) };
+    let store = Store::open(&Layout::of(partial)?, now)?;
+    following.record(&store, now)?;
+    Ok(store.close()?)
 }
 
 fn remove_partial(partial: &Path) -> Result<(), Refusal> {

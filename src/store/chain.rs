@@ -39,7 +39,9 @@ pub fn find_id(connection: &Connection) -> Result<Option<String>, Error> {
             return Ok(None);
         }
         let id =
-            connection.query_row("SELECT chain_id FROM chain WHERE only_row = 1", [], |row| text(row, 0));
+            connection.query_row("SELECT chain_id FROM chain NOT INDEXED WHERE only_row = 1", [], |row| {
+                text(row, 0)
+            });
         id.optional()
     };
     find().map_err(Error::cannot("read the chain's id"))
@@ -48,7 +50,7 @@ pub fn find_id(connection: &Connection) -> Result<Option<String>, Error> {
 /// Id and hash of the receipt at a position, whatever else is wrong with it.
 pub fn standing(connection: &Connection, seq: i64) -> Result<Option<(String, String)>, Error> {
     connection
-        .prepare_cached("SELECT event_id, receipt_hash FROM receipts WHERE seq = ?1")
+        .prepare_cached("SELECT event_id, receipt_hash FROM receipts NOT INDEXED WHERE seq = ?1")
         .and_then(|mut row| row.query_row([seq], |row| Ok((text(row, 0)?, text(row, 1)?))).optional())
         .map_err(Error::cannot("find a receipt"))
 }
@@ -62,7 +64,7 @@ fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
 /// Position of the last receipt, whatever the recorded head says; 0 where there is none.
 pub fn last_seq(connection: &Connection) -> Result<i64, Error> {
     connection
-        .query_row("SELECT coalesce(max(seq), 0) FROM receipts", [], |row| row.get(0))
+        .query_row("SELECT coalesce(max(seq), 0) FROM receipts NOT INDEXED", [], |row| row.get(0))
         .map_err(Error::cannot("find the last receipt"))
 }
 

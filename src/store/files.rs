@@ -1,9 +1,9 @@
 //! Small file-system helpers: private files, synced folders, whole replacements.
 
 use std::ffi::OsString;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// `path` with `suffix` appended to its file name.
@@ -147,8 +147,56 @@ pub fn is_taken(path: &Path) -> io::Result<bool> {
     }
 }
 
+/// What tells a file from every other that is there now, whatever it is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    /// The file that this is the metadata of.
+    pub fn of(metadata: &Metadata) -> Self {
+        FileId { device: metadata.dev(), inode: metadata.ino() }
+    }
+
+    /// The file of this name, by a link too; `None` where there is none.
+    pub fn at(path: &Path) -> io::Result<Option<Self>> {
+        match fs::metadata(path) {
+            Ok(metadata) => Ok(Some(FileId::of(&metadata))),
+            Err(error) if is_absent(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Whether an open file still has the name by which it was opened.
+pub fn has_name(file: &File, path: &Path) -> io::Result<bool> {
+    Ok(FileId::at(path)? == Some(FileId::of(&file.metadata()?)))
+}
+
 /// Bytes that this user may still write to the disk of `path`.
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
-    let disk = rustix::fs::statvfs(path)?;
-    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    Ok(Disk::of(rustix::fs::statvfs(path)?).free_bytes)
+}
+
+/// A disk's room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Disk {
+    /// Bytes that this user may still write.
+    pub free_bytes: u64,
+    /// Its size.
+    pub bytes: u64,
+}
+
+impl Disk {
+    /// The disk of an open file.
+    pub fn under(file: &File) -> io::Result<Self> {
+        Ok(Disk::of(rustix::fs::fstatvfs(file)?))
+    }
+
+    fn of(disk: rustix::fs::StatVfs) -> Self {
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        Disk { free_bytes: bytes(disk.f_bavail), bytes: bytes(disk.f_blocks) }
+    }
 }

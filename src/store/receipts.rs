@@ -1,4 +1,8 @@
 //! The chain of receipts, and its head.
+//!
+//! What proves the evidence reads the tables themselves, by position (`NOT INDEXED`): an
+//! index that somebody added may hold honest copies of rows that were edited, and the
+//! planner would take it as soon as its statistics are forged too.
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Rows};
 
@@ -25,11 +29,13 @@ impl Head {
     pub fn load(connection: &Connection) -> Result<Self, Error> {
         let read = Error::cannot("read the chain's head");
         let (seq, receipt_hash): (i64, String) = connection
-            .prepare_cached("SELECT head_seq, head_hash FROM chain WHERE only_row = 1")
+            .prepare_cached("SELECT head_seq, head_hash FROM chain NOT INDEXED WHERE only_row = 1")
             .and_then(|mut row| row.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
             .map_err(&read)?;
         let last = connection
-            .prepare_cached("SELECT seq, receipt_hash, ts FROM receipts ORDER BY seq DESC LIMIT 1")
+            .prepare_cached(
+                "SELECT seq, receipt_hash, ts FROM receipts NOT INDEXED ORDER BY seq DESC LIMIT 1",
+            )
             .and_then(|mut last| {
                 last.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, String>(2)?))).optional()
             })
@@ -261,8 +267,9 @@ pub fn list(
         newest = newest.saturating_sub(page.offset.into());
     }
     let order = if page.oldest_first { "ASC" } else { "DESC" };
-    let sql =
-        format!("SELECT {COLUMNS} FROM receipts WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq {order} LIMIT ?3");
+    let sql = format!(
+        "SELECT {COLUMNS} FROM receipts NOT INDEXED WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq {order} LIMIT ?3"
+    );
     connection
         .prepare_cached(&sql)
         .and_then(|mut rows| {
@@ -297,7 +304,7 @@ pub fn find_at<T>(
     visit: impl FnOnce(&Receipt<'_>, &str) -> T,
 ) -> Result<Option<T>, Error> {
     connection
-        .prepare_cached(&format!("SELECT {COLUMNS} FROM receipts WHERE seq = ?1"))
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM receipts NOT INDEXED WHERE seq = ?1"))
         .and_then(|mut row| {
             row.query_row([seq], |row| {
                 let (receipt, hash) = from_row(row, 0)?;
@@ -311,7 +318,7 @@ pub fn find_at<T>(
 /// The last position that is not beyond `seq`.
 pub(crate) fn last_up_to(connection: &Connection, seq: i64) -> Result<Option<i64>, Error> {
     connection
-        .query_row("SELECT max(seq) FROM receipts WHERE seq <= ?1", [seq], |row| row.get(0))
+        .query_row("SELECT max(seq) FROM receipts NOT INDEXED WHERE seq <= ?1", [seq], |row| row.get(0))
         .map_err(Error::cannot("find the last receipt"))
 }
 
@@ -327,7 +334,8 @@ pub(crate) fn scan_with_decisions<'c>(connection: &'c Connection) -> rusqlite::R
         columns.split(", ").map(|column| format!("{table}.{}", column.trim())).collect::<Vec<_>>().join(", ")
     };
     connection.prepare_cached(&format!(
-        "SELECT {}, {} FROM receipts r LEFT JOIN decisions d ON d.seq = r.seq \
+        "SELECT {}, {} FROM receipts r NOT INDEXED \
+         LEFT JOIN decisions d NOT INDEXED ON d.seq = r.seq \
          WHERE r.seq BETWEEN ?1 AND ?2 ORDER BY r.seq",
         prefixed(COLUMNS, "r"),
         prefixed(super::decisions::COLUMNS, "d"),
@@ -349,15 +357,20 @@ pub fn first_at_or_after(connection: &Connection, at: Timestamp) -> Result<i64, 
     let find = Error::cannot("find a receipt by time");
     // Two subqueries: SQLite looks up either end, but scans for both at once.
     let (mut low, mut high): (i64, i64) = connection
-        .query_row("SELECT coalesce((SELECT min(seq) FROM receipts), 1), coalesce((SELECT max(seq) FROM receipts), 0) + 1", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
+        .query_row(
+            "SELECT coalesce((SELECT min(seq) FROM receipts NOT INDEXED), 1), \
+             coalesce((SELECT max(seq) FROM receipts NOT INDEXED), 0) + 1",
+            [],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )
         .map_err(&find)?;
     while low < high {
         let middle = low + (high - low) / 2;
         // A gap left by tampering is passed over here and named by the verifier.
         let ts: Option<(i64, String)> = connection
-            .prepare_cached("SELECT seq, ts FROM receipts WHERE seq >= ?1 AND seq < ?2 ORDER BY seq LIMIT 1")
+            .prepare_cached(
+                "SELECT seq, ts FROM receipts NOT INDEXED WHERE seq >= ?1 AND seq < ?2 ORDER BY seq LIMIT 1",
+            )
             .and_then(|mut row| {
                 row.query_row([middle, high], |row| Ok((row.get(0)?, row.get(1)?))).optional()
             })

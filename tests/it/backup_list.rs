@@ -11,13 +11,18 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
+use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::support::{
-    Answer, Gateway, Home, PATIENCE, assert_failure, decide, raw_request, sha256, try_request, wait_until,
+    Answer, Gateway, Home, PATIENCE, assert_failure, decide, decision_ids, raw_request, sha256, try_request,
+    wait_until,
 };
 
 const BACKUPS: &str = "/v1/admin/backups";
+const BACKUPS_NEW: &str = "/v1/admin/backup";
+/// What a database begins with.
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Larger than what any buffer holds.
 const LARGE: usize = 72 << 20;
 
@@ -51,7 +56,8 @@ fn large() -> &'static (Vec<u8>, String) {
     static LARGE_FILE: OnceLock<(Vec<u8>, String)> = OnceLock::new();
     LARGE_FILE.get_or_init(|| {
         let word = |at: u32| at.wrapping_mul(2_654_435_761).to_le_bytes();
-        let bytes: Vec<u8> = (0..LARGE as u32 / 4).flat_map(word).collect();
+        let words = (4..LARGE as u32 / 4).flat_map(word);
+        let bytes: Vec<u8> = MAGIC.iter().copied().chain(words).collect();
         let digest = sha256(&bytes);
         (bytes, digest)
     })
@@ -73,8 +79,15 @@ fn the_list_shows_backups_newest_first_and_nothing_else() {
     for name in ["first.db", "Köln 2.db", "third.db"] {
         gateway.backup(&home, name);
     }
-    for name in [".hidden", ".partial-0123", "first.db-wal", "x.sha256", "first.db.sha256", "y.manifest.json"]
-    {
+    for name in [
+        ".hidden",
+        ".partial-0123",
+        "first.db-wal",
+        "x.sha256",
+        "first.db.sha256",
+        "y.manifest.json",
+        "notes",
+    ] {
         fs::write(folder.join(name), "x").expect("written");
     }
     fs::create_dir(folder.join("folder.db")).expect("made");
@@ -106,17 +119,17 @@ fn a_manifest_counts_where_it_names_the_file_and_its_size() {
     let home = Home::new();
     let gateway = home.start();
     let folder = home.path("backups");
-    let content = b"thirteen byte";
+    let content = MAGIC;
     let sha = sha256(content);
     let at = "2026-01-02T03:04:05.000006Z";
     for name in ["fits", "size", "name", "broken", "none", "linked", "huge"] {
         fs::write(folder.join(name), content).expect("written");
     }
-    describe(&folder, "fits", &json!({"name": "fits", "bytes": 13, "sha256": sha}), at);
-    describe(&folder, "size", &json!({"name": "size", "bytes": 14, "sha256": sha}), at);
-    describe(&folder, "name", &json!({"name": "other", "bytes": 13, "sha256": sha}), at);
+    describe(&folder, "fits", &json!({"name": "fits", "bytes": 16, "sha256": sha}), at);
+    describe(&folder, "size", &json!({"name": "size", "bytes": 17, "sha256": sha}), at);
+    describe(&folder, "name", &json!({"name": "other", "bytes": 16, "sha256": sha}), at);
     fs::write(folder.join("broken.manifest.json"), "{").expect("written");
-    let text = describe(&folder, "huge", &json!({"name": "huge", "bytes": 13, "sha256": sha}), at);
+    let text = describe(&folder, "huge", &json!({"name": "huge", "bytes": 16, "sha256": sha}), at);
     fs::write(folder.join("huge.manifest.json"), format!("{}{text}", " ".repeat(1 << 20))).expect("written");
     symlink(folder.join("fits.manifest.json"), folder.join("linked.manifest.json")).expect("linked");
     let all = list(&gateway);
@@ -256,6 +269,41 @@ fn a_name_that_is_no_backup_s_is_not_found_and_nothing_is_followed() {
     }
     assert_failure(&fetch(&gateway, "b.db%zz"), 400, "BadRequest");
     assert_eq!(fetch(&gateway, "b.db").status, 200);
+}
+
+/// Whoever opens and closes a file drops the locks that SQLite holds on it: a shell that
+/// came next would take the database for closed, and delete its log.
+#[test]
+fn beside_the_database_neither_it_nor_a_token_is_a_backup_and_nothing_acknowledged_is_lost() {
+    let home = Home::new().with("AEGIS_BACKUP_DIR", "db");
+    let gateway = home.start();
+    let folder = home.path("db");
+    let agent = gateway.agent("a");
+    let mut acknowledged = decide(&agent, 5);
+    assert_eq!(gateway.operator("POST", BACKUPS_NEW, Some(&json!({"filename": "b.db"}))).status, 200);
+    fs::hard_link(home.database(), folder.join("linked.db")).expect("linked");
+    fs::write(folder.join("aegisagent.db.manifest.json"), own_manifest(&folder)).expect("written");
+    assert_eq!(names(&gateway), ["b.db"]);
+    for name in ["aegisagent.db", "linked.db", "aegisagent.db.lock", "aegisagent.db.identity", "admin.token"]
+    {
+        assert_failure(&fetch(&gateway, name), 404, "NotFound");
+    }
+    assert_eq!(fetch(&gateway, "b.db").status, 200);
+    let shell = Connection::open(home.database()).expect("it opens");
+    shell.query_row("SELECT count(*) FROM receipts", [], |_| Ok(())).expect("read");
+    shell.close().expect("closed");
+    acknowledged.extend(decide(&agent, 5));
+    gateway.kill();
+    fs::remove_file(folder.join("linked.db")).expect("removed");
+    fs::remove_file(folder.join("aegisagent.db.manifest.json")).expect("removed");
+    assert_eq!(home.start().stop(), 0);
+    assert_eq!(decision_ids(&home.database()), acknowledged.into_iter().collect());
+}
+
+/// The manifest of the one backup in a folder, as if it were the database's.
+fn own_manifest(folder: &Path) -> String {
+    let text = fs::read_to_string(folder.join("b.db.manifest.json")).expect("a manifest");
+    text.replace("\"b.db\"", "\"aegisagent.db\"")
 }
 
 #[test]

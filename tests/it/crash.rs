@@ -374,6 +374,26 @@ fn a_kill_before_each_change_of_an_accepted_rollback_s_start_records_it_once() {
 }
 
 #[test]
+fn a_kill_before_each_change_of_a_start_without_the_lost_database_records_it_once() {
+    let origin = home_with_witness();
+    let prepare = || {
+        let mut home = copy_of(&origin, &origin.path("backups/b.db"));
+        fs::remove_file(home.database()).expect("lost");
+        home.set("AEGIS_ACCEPT_ROLLBACK", "empty");
+        home
+    };
+    kill_at_each_change(prepare, |home, call| {
+        assert_eq!(home.start().stop(), 0);
+        assert_eq!(home.start().stop(), 0);
+        let recorded = last_resources(home, "restore");
+        assert_eq!(recorded.len(), 1, "killed at {call}: {recorded:?}");
+        assert!(recorded[0].starts_with("head:0: known:8:"), "killed at {call}: {recorded:?}");
+        assert_eq!(verified(&home.database()), 1, "killed at {call}");
+        assert_eq!(names(home), clean(), "killed at {call}: no leftovers");
+    });
+}
+
+#[test]
 fn a_kill_before_each_change_of_an_upgrade_leaves_one_that_is_upgraded() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/schema_0007.db");
     let (expected, receipts) = (decision_ids(&golden), verified(&golden));

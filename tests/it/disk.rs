@@ -156,6 +156,42 @@ fn a_disk_that_another_fills_amid_the_copy_is_507_and_is_given_back() {
     assert_eq!(verified(&disk.path().join("b.db")), MANY + 1);
 }
 
+/// Writes a file that leaves so much on its disk.
+fn fill(disk: &Path, left: u64) -> PathBuf {
+    let path = disk.join("other");
+    let mut filler = File::create(&path).expect("made");
+    while files::free_bytes(disk).expect("it is there") > left {
+        filler.write_all(&[7; 64 << 10]).expect("there is room");
+    }
+    path
+}
+
+/// The log of a gateway under load may need it, and cannot begin again while the copy reads.
+#[test]
+fn a_backup_that_would_leave_the_log_no_room_is_507_before_and_amid_the_copy() {
+    const MIB: u64 = 1 << 20;
+    let home = home_with_many();
+    let bytes = fs::metadata(home.database()).expect("it is there").len();
+    assert!(bytes < 11 * MIB, "the copy itself would have room: {bytes}");
+    let Some(disk) = SmallDisk::mount(home.path("backups"), "size=192m,mode=700") else { return };
+    let gateway = home.start();
+    let other = fill(disk.path(), bytes + 11 * MIB);
+    let answer = backup(&gateway, "b.db");
+    assert_failure(&answer, 507, "InsufficientStorage");
+    assert!(answer.body["message"].as_str().is_some_and(|said| said.contains("the gateway's own log")));
+    fs::remove_file(other).expect("removed");
+    let running = stopped_amid_a_copy(&gateway, disk.path(), bytes / 2);
+    let other = fill(disk.path(), 11 * MIB);
+    gateway.signal("CONT");
+    let answer = running.join().expect("no panic").expect("an answer");
+    assert_failure(&answer, 507, "InsufficientStorage");
+    assert!(answer.body["message"].as_str().is_some_and(|said| said.contains("the gateway's own log")));
+    assert_eq!(names(disk.path()), ["other"], "what it had taken is given back");
+    assert_ready(&gateway);
+    fs::remove_file(other).expect("removed");
+    assert_eq!(backup(&gateway, "b.db").status, 200);
+}
+
 #[test]
 fn without_hard_links_a_backup_gets_its_name_all_the_same_and_never_another_s() {
     let disk = FailingDisk::of(home_with_many(), EPERM, &[("FAIL_CALL", "linkat")]);

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::support::{Gateway, Home, VERIFIER, sha256, verify};
 
-const RECEIPTS: usize = 6;
+pub const RECEIPTS: usize = 6;
 
 /// A gateway with receipts of every outcome, with every optional field both set and null.
 fn gateway_with_receipts(home: &Home) -> Gateway {
@@ -43,7 +43,7 @@ fn gateway_with_receipts(home: &Home) -> Gateway {
 }
 
 /// The folder of a stopped gateway with the receipts.
-fn stopped() -> Home {
+pub fn stopped() -> Home {
     let home = Home::new();
     assert_eq!(gateway_with_receipts(&home).stop(), 0);
     home
@@ -73,7 +73,7 @@ fn assert_whole(path: &Path, receipts: usize) -> Value {
 }
 
 /// What is found wrong: exit 1, and every break with its place and what differs.
-fn breaks(what: &str, path: &Path) -> Vec<Value> {
+pub fn breaks(what: &str, path: &Path) -> Vec<Value> {
     let (code, said) = report(path, &[]);
     assert_eq!(
         (code, &said["verdict"], &said["verified"]),
@@ -98,7 +98,7 @@ fn breaks(what: &str, path: &Path) -> Vec<Value> {
     breaks
 }
 
-fn kinds_at(breaks: &[Value], seq: i64) -> Vec<&str> {
+pub fn kinds_at(breaks: &[Value], seq: i64) -> Vec<&str> {
     breaks.iter().filter(|one| one["seq"] == seq).filter_map(|one| one["kind"].as_str()).collect()
 }
 
@@ -1075,12 +1075,11 @@ fn memory_stays_small_however_long_the_export_is() {
 }
 
 #[test]
-fn a_head_that_was_removed_or_made_unreadable_is_a_break_not_an_excuse() {
+fn a_head_that_was_removed_or_overwritten_is_a_break_not_an_excuse() {
     for change in [
         "DELETE FROM chain",
-        "DROP TABLE chain",
         "UPDATE chain SET head_seq = 0, head_hash = ''",
-        "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET sql = replace(replace(sql, ' STRICT', ''), 'head_hash TEXT NOT NULL', 'head_hash') WHERE name = 'chain'; PRAGMA writable_schema = RESET; UPDATE chain SET head_hash = NULL",
+        "UPDATE chain SET head_hash = 'none'",
     ] {
         let home = Home::new();
         let gateway = home.start();
@@ -1089,22 +1088,5 @@ fn a_head_that_was_removed_or_made_unreadable_is_a_break_not_an_excuse() {
         home.sql(change);
         let found = breaks(change, &home.database());
         assert_eq!(found[0]["kind"], "head_mismatch", "{change}");
-    }
-}
-
-#[test]
-fn a_view_in_the_place_of_evidence_is_no_verdict() {
-    for table in ["receipts", "decisions", "chain"] {
-        let home = Home::new();
-        let gateway = home.start();
-        assert_eq!(gateway.agent("a").ask("read", "unknown").status, 200);
-        assert_eq!(gateway.stop(), 0);
-        home.sql(&format!(
-            "PRAGMA foreign_keys = OFF; PRAGMA legacy_alter_table = ON; ALTER TABLE {table} RENAME TO kept;
-             CREATE VIEW {table} AS SELECT * FROM kept"
-        ));
-        let output = verify(&["--json", text(&home.database())]);
-        assert_eq!(code(&output), 3, "{output:?}");
-        assert!(String::from_utf8_lossy(&output.stderr).contains(&format!("{table} is no table")));
     }
 }

@@ -9,6 +9,8 @@ use std::sync::OnceLock;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
 
+use aegis_gateway::store::guard::{self, Found, Layout};
+
 use crate::support::{
     Agent, Gateway, Home, decide, decision_ids, dump, dump_before_restore, try_request, verified, verify,
     wait_until,
@@ -555,6 +557,34 @@ fn the_identity_is_recorded_before_sqlite_opens_the_file() {
     assert!(!record.contains("\"stopped\":null"), "{record}");
 }
 
+/// Whether a start would take the file for one that nobody else wrote to. Larger ones are
+/// checked whole only if not, so this is what there is to see on a small one.
+fn is_as_left(home: &Home) -> bool {
+    let layout = Layout::of(&home.database()).expect("names");
+    match guard::judge(&layout, None).expect("a judgement").found {
+        Found::Database { as_left, .. } => as_left,
+        Found::Missing { .. } => panic!("it is there"),
+    }
+}
+
+#[test]
+fn a_killed_gateway_s_file_is_as_it_was_left_until_somebody_else_has_closed_it() {
+    let home = Home::new();
+    let gateway = home.start();
+    assert!(wal_bytes(&home) > 0, "there is a commit before anything is asked");
+    gateway.kill();
+    assert!(is_as_left(&home));
+    change(&home.database(), "DROP TRIGGER decisions_are_never_updated; UPDATE decisions SET reason = 'x'");
+    assert_eq!(wal_bytes(&home), 0, "the last to close it has taken the log away");
+    assert!(!is_as_left(&home));
+    home.sql(
+        "CREATE TRIGGER decisions_are_never_updated BEFORE UPDATE ON decisions
+BEGIN SELECT RAISE(ABORT, 'decisions are evidence: they are never updated'); END",
+    );
+    assert_eq!(home.start().stop(), 0);
+    assert!(is_as_left(&home), "a clean stop has recorded it");
+}
+
 // What is no database of ours.
 
 #[test]
@@ -911,6 +941,7 @@ fn a_database_whose_protections_were_changed_is_refused_and_still_verifies() {
         ("DROP TRIGGER receipts_are_never_deleted", "receipts_are_never_deleted is missing"),
         ("CREATE TRIGGER mine BEFORE INSERT ON decisions BEGIN SELECT RAISE(IGNORE); END", "mine is not"),
         ("DROP INDEX decisions_by_agent", "decisions_by_agent is missing"),
+        ("CREATE INDEX own ON Decisions (tool)", "own of a table of evidence is not"),
     ] {
         let home = Home::new();
         let gateway = home.start();
@@ -925,7 +956,7 @@ fn a_database_whose_protections_were_changed_is_refused_and_still_verifies() {
     }
     let home = Home::new();
     assert_eq!(home.start().stop(), 0);
-    home.sql("CREATE TABLE notes (x); CREATE INDEX own ON decisions (tool); CREATE VIEW denied AS SELECT 1");
+    home.sql("CREATE TABLE notes (x); CREATE INDEX own ON agents (name); CREATE VIEW denied AS SELECT 1");
     assert_eq!(home.start().stop(), 0, "what the operator adds is the operator's business");
 }
 

@@ -227,6 +227,79 @@ fn a_consent_that_is_left_set_accepts_no_other_rollback_and_is_recorded_once() {
 }
 
 #[test]
+fn a_database_that_is_gone_is_not_replaced_by_an_empty_one() {
+    let home = history();
+    let away = home.path("away.db");
+    fs::rename(home.database(), &away).expect("mv");
+    let six = head_in(&home, "b6.db.manifest.json");
+    for spoil in [|_: &Home| (), |home: &Home| fs::remove_dir_all(home.path("db")).expect("a lost disk")] {
+        spoil(&home);
+        fs::create_dir_all(home.path("db")).expect("a folder");
+        let line = home.refused();
+        for part in
+            ["is missing", "b6.db.manifest.json has seen seq 6", &six.1, "AEGIS_ACCEPT_ROLLBACK=empty"]
+        {
+            assert!(line.contains(part), "{part} in {line}");
+        }
+    }
+    fs::copy(home.path("backups/b3.db"), home.database()).expect("cp");
+    assert_eq!(home.start().stop(), 0, "one way out: a restore");
+    fs::rename(&away, home.database()).expect("mv back");
+    assert_eq!(home.start().stop(), 0, "and the other");
+}
+
+#[test]
+fn a_database_that_a_gateway_ran_on_is_missed_also_without_a_backup() {
+    let mut home = Home::new();
+    assert_eq!(home.start().stop(), 0);
+    fs::remove_file(home.database()).expect("removed");
+    let line = home.refused();
+    assert!(line.contains("is missing, but a gateway ran on it"), "{line}");
+    home.set("AEGIS_ACCEPT_ROLLBACK", &"0".repeat(64));
+    assert!(home.refused().contains("is missing"), "a head is no consent to none");
+    home.set("AEGIS_ACCEPT_ROLLBACK", "empty");
+    let gateway = home.start();
+    assert_eq!(newest_receipt(&gateway)["resource"], "head:0: known:none");
+    assert_eq!(gateway.stop(), 0);
+}
+
+#[test]
+fn a_new_chain_in_the_place_of_a_lost_one_begins_with_a_receipt_that_says_so() {
+    let mut home = history();
+    fs::remove_file(home.database()).expect("removed");
+    let six = head_in(&home, "b6.db.manifest.json");
+    home.set("AEGIS_ACCEPT_ROLLBACK", "empty");
+    let gateway = home.start();
+    let receipt = newest_receipt(&gateway);
+    assert_eq!((&receipt["seq"], &receipt["action"]), (&1.into(), &"accept_rollback".into()), "{receipt}");
+    assert_eq!(receipt["resource"], format!("head:0: known:6:{}", six.1));
+    let events = gateway.get("/v1/audit/events?event_type=restore");
+    assert_eq!(events[0]["resource"], receipt["event_id"], "{events}");
+    assert!(!gateway.log().contains("is still set"), "{}", gateway.log());
+    decide(&gateway.agent("a"), 2);
+    gateway.backup(&home, "new.db");
+    assert_eq!(gateway.stop(), 0);
+    let gateway = home.start();
+    assert!(gateway.log().contains("AEGIS_ACCEPT_ROLLBACK=empty is still set"), "{}", gateway.log());
+    assert_eq!(gateway.stop(), 0);
+    home.unset("AEGIS_ACCEPT_ROLLBACK");
+    go_on(&home, 1, "");
+    assert_eq!(verified(&home.database()), 4);
+    let (status, report) = against_backups(&home);
+    assert_eq!((status, &report["witnesses"]["other_chains"]), (Some(0), &2.into()), "{report}");
+}
+
+#[test]
+fn a_first_start_takes_one_command_also_beside_the_backup_of_an_empty_chain() {
+    let (home, other) = (Home::new(), Home::new());
+    let gateway = other.start();
+    gateway.backup(&other, "empty.db");
+    assert_eq!(gateway.stop(), 0);
+    fs::rename(other.path("backups"), home.path("backups")).expect("moved");
+    assert_eq!(home.start().stop(), 0);
+}
+
+#[test]
 fn an_agent_s_call_of_a_tool_named_restore_is_no_restore() {
     let (home, elsewhere) = (Home::new(), Home::new());
     go_on(&home, 3, "b3.db");

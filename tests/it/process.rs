@@ -234,17 +234,22 @@ fn help_and_version_need_nothing_and_unknown_words_are_refused() {
     assert_eq!(names(&home, ""), BTreeSet::new());
 }
 
+/// The database would be migrated, and a receipt of its restore appended.
 #[test]
-fn a_bind_address_in_use_is_named_and_the_database_is_left_closed() {
+fn a_bind_address_in_use_is_named_before_anything_is_written() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
     let home = Home::new();
+    fs::create_dir(home.path("db")).expect("a folder");
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/schema_0007.db");
+    fs::copy(golden, home.database()).expect("cp");
     let output = home.command(&[]).env("AEGIS_BIND_ADDR", &address).output().expect("the gateway runs");
     let said = stderr(&output);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    let line = said.lines().last().expect("a line");
-    assert!(line.contains(&format!("AEGIS_BIND_ADDR={address}")), "{said}");
-    assert_left_clean(&home);
+    assert_eq!((output.status.code(), said.lines().count()), (Some(2), 1), "{said}");
+    assert!(said.contains(&format!("AEGIS_BIND_ADDR={address}")), "{said}");
+    assert_eq!(names(&home, ""), BTreeSet::from(["db".to_owned()]));
+    assert_eq!(names(&home, "db"), BTreeSet::from(["aegisagent.db".to_owned()]));
+    assert!(fs::read(home.database()).expect("readable") == fs::read(golden).expect("readable"));
     assert_eq!(home.start().stop(), 0);
 }
 

@@ -15,7 +15,7 @@ Usage: aegis-verify-receipts [OPTIONS] PATH [--against WITNESS...]
 PATH is a database (of a running, stopped or killed gateway, or a backup), or
 receipts as JSON: an array, {\"receipts\": [...]}, or one a line; oldest or newest
 first. It is only read, and nothing is left beside it. '-' reads JSON from standard
-input.
+input. Of a database whose chain is whole, every page and index is checked as well.
 
   --against WITNESS... the database must hold the history that each witness of its
                        chain saw: manifests of backups, backups, or folders of them.
@@ -45,7 +45,8 @@ With --against, the verdict is one of
 
 Exit status: 0 verified, or unwitnessed where no witness is required; 1 tampered, or any
 other of these verdicts, every break and every offending witness listed; 2 usage, or
-unreadable; 3 it cannot be told.
+unreadable; 3 it cannot be told: a log in doubt, a table of evidence that is not the
+program's, a damaged page or index.
 ";
 
 #[derive(Debug, Default)]

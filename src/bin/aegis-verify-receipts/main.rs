@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use aegis_gateway::evidence::database::check_integrity;
 use aegis_gateway::evidence::source::{self, Database, Source, SourceError};
 use aegis_gateway::evidence::witness::{self, Witnesses};
 use aegis_gateway::evidence::{Summary, export};
@@ -102,6 +103,7 @@ fn verify(database: &Database, path: &Path, mut report: Report<'_>) -> Result<io
     report.note.clone_from(&database.note);
     let verified = database.verify(&mut report);
     let summary = verified.map_err(failure_after(&report, path))?;
+    check_pages(database, path, &summary)?;
     check_as_found(database, path)?;
     Ok(report.finish(summary, None))
 }
@@ -133,6 +135,7 @@ fn verify_against(
         let others = witnessed.check_others(path).map_err(cannot)?;
         witnessed.altered.extend(others);
     }
+    check_pages(database, path, &summary)?;
     check_as_found(database, path)?;
     Ok(report.finish(summary, Some(&witnessed)))
 }
@@ -142,6 +145,24 @@ fn failure_after(report: &Report<'_>, path: &Path) -> impl Fn(Error) -> Failure 
     let status = if report.breaks > 0 { TAMPERED } else { UNREADABLE };
     let path = path.display().to_string();
     move |error| (status, format!("{path}: {error}"))
+}
+
+/// A whole chain does not mean a whole file: an index may disagree with its table, and the
+/// gateway answers by indexes. If the chain is broken, that says enough.
+fn check_pages(database: &Database, path: &Path, summary: &Summary) -> Result<(), Failure> {
+    if !summary.is_whole() {
+        return Ok(());
+    }
+    let problems = check_integrity(&database.connection)
+        .map_err(|error| (UNREADABLE, format!("{}: {error}", path.display())))?;
+    match problems.first() {
+        None => Ok(()),
+        Some(problem) => {
+            let line =
+                format!("{}: the chain verifies, but the database is damaged: {problem}", path.display());
+            Err((UNDECIDABLE, line.replace('\n', " ")))
+        }
+    }
 }
 
 fn check_as_found(database: &Database, path: &Path) -> Result<(), Failure> {

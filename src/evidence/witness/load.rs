@@ -2,8 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Connection;
@@ -14,8 +13,8 @@ use crate::evidence::manifest::{self, Manifest, Position, RESTORES_MAX, SUFFIX};
 use crate::evidence::source::{self, SourceError};
 use crate::store::chain::{self, State};
 use crate::store::error::Error;
-use crate::store::files;
-use crate::store::guard::header::MAGIC;
+use crate::store::files::{self, FileId};
+use crate::store::guard::header;
 
 use super::verdict::Pin;
 use super::{Described, Unreadable, Witness, Witnesses};
@@ -31,7 +30,7 @@ impl Witnesses {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             other => other?,
         };
-        let own = fs::metadata(live).map(|metadata| identity(&metadata)).ok();
+        let own = FileId::at(live)?;
         for path in entries.iter().filter(|path| is_manifest(path)) {
             found.keep_manifest(path, own);
         }
@@ -43,12 +42,12 @@ impl Witnesses {
     /// that is none of these is an error; a file in a folder is listed as unreadable.
     pub fn of_paths(paths: &[PathBuf], chain_id: &str, judged: &Path) -> Result<Self, SourceError> {
         let mut found = Witnesses { chain_id: chain_id.to_owned(), ..Witnesses::default() };
-        let own = identity(&fs::metadata(judged).map_err(unreadable(judged))?);
+        let own = FileId::of(&fs::metadata(judged).map_err(unreadable(judged))?);
         for path in paths {
             let metadata = fs::metadata(path).map_err(unreadable(path))?;
             if metadata.is_dir() {
                 found.add_folder(path, own).map_err(unreadable(path))?;
-            } else if identity(&metadata) == own {
+            } else if FileId::of(&metadata) == own {
                 let line = format!("{} is what is verified: it is no witness of itself", path.display());
                 return Err(SourceError::Unreadable(line));
             } else if metadata.is_file() && is_database(path).map_err(unreadable(path))? {
@@ -65,13 +64,13 @@ impl Witnesses {
         Ok(found)
     }
 
-    fn add_folder(&mut self, folder: &Path, own: (u64, u64)) -> io::Result<()> {
+    fn add_folder(&mut self, folder: &Path, own: FileId) -> io::Result<()> {
         for path in entries(folder)? {
             if is_manifest(&path) {
                 self.keep_manifest(&path, Some(own));
                 continue;
             }
-            let is_own = fs::metadata(&path).is_ok_and(|metadata| identity(&metadata) == own);
+            let is_own = fs::metadata(&path).is_ok_and(|metadata| FileId::of(&metadata) == own);
             if is_own || fs::exists(files::with_suffix(&path, SUFFIX)).unwrap_or(false) {
                 continue;
             }
@@ -82,13 +81,13 @@ impl Witnesses {
 
     /// A manifest, or else the backup beside it: a head must not go unseen for a damaged
     /// manifest.
-    fn keep_manifest(&mut self, path: &Path, own: Option<(u64, u64)>) {
+    fn keep_manifest(&mut self, path: &Path, own: Option<FileId>) {
         let Err(unreadable) = self.add_manifest(path) else { return };
         self.unreadable.push(unreadable);
         let name = path.file_name().and_then(OsStr::to_str).and_then(|name| name.strip_suffix(SUFFIX));
         let Some(backup) = name.map(|name| path.with_file_name(name)) else { return };
         let found = fs::metadata(&backup).ok().filter(Metadata::is_file);
-        if found.is_some_and(|metadata| own != Some(identity(&metadata))) {
+        if found.is_some_and(|metadata| own != Some(FileId::of(&metadata))) {
             self.keep_database(backup);
         }
     }
@@ -136,10 +135,6 @@ fn unreadable(path: &Path) -> impl Fn(io::Error) -> SourceError {
     move |error| SourceError::Unreadable(format!("cannot read {}: {error}", path.display()))
 }
 
-fn identity(metadata: &Metadata) -> (u64, u64) {
-    (metadata.dev(), metadata.ino())
-}
-
 /// The files of a folder in the order of their names; hidden ones are half done.
 fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
@@ -159,9 +154,7 @@ fn is_manifest(path: &Path) -> bool {
 }
 
 fn is_database(path: &Path) -> io::Result<bool> {
-    let mut magic = Vec::new();
-    files::open_file(path)?.take(MAGIC.len() as u64).read_to_end(&mut magic)?;
-    Ok(magic == MAGIC)
+    header::is_database(&files::open_file(path)?)
 }
 
 /// A database by its head alone: what it says before that is not verified, and not

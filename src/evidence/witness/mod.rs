@@ -209,3 +209,12 @@ fn restores(connection: &Connection) -> Result<Vec<Restore>, Error> {
     let restore = |found: chain::Restore| Restore::parse(found.seq, &found.receipt_hash, &found.resource);
     Ok(found.into_iter().filter_map(restore).collect())
 }
+
+impl Witnesses {
+    /// The most recent witness with a receipt, of whatever chain; one without a time sorts
+    /// before those with one.
+    pub fn latest(&self) -> Option<&Witness> {
+        let with_receipt = self.all.iter().filter(|witness| witness.pin.seq > 0);
+        with_receipt.max_by_key(|witness| (witness.created_at, witness.pin.seq))
+    }
+}

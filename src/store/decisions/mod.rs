@@ -172,8 +172,8 @@ pub(crate) fn without_receipt(
     visit: &mut dyn FnMut(i64, String),
 ) -> rusqlite::Result<()> {
     let mut rows = connection.prepare(
-        "SELECT d.seq, d.id FROM decisions d WHERE NOT EXISTS (SELECT 1 FROM receipts r WHERE r.seq = d.seq) \
-         ORDER BY d.seq",
+        "SELECT d.seq, d.id FROM decisions d NOT INDEXED \
+         WHERE NOT EXISTS (SELECT 1 FROM receipts r NOT INDEXED WHERE r.seq = d.seq) ORDER BY d.seq",
     )?;
     let mut rows = rows.query([])?;
     while let Some(row) = rows.next()? {

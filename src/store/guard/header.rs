@@ -2,10 +2,24 @@
 //!
 //! Section 1.3 of SQLite's "Database File Format".
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+
 use super::wal::be32;
 
 pub(crate) const HEADER_BYTES: usize = 100;
 pub(crate) const MAGIC: &[u8; 16] = b"SQLite format 3\0";
+
+/// Whether a file begins as a database does. Does not move its cursor.
+pub(crate) fn is_database(file: &File) -> io::Result<bool> {
+    let mut magic = [0; MAGIC.len()];
+    match file.read_exact_at(&mut magic, 0) {
+        Ok(()) => Ok(magic == *MAGIC),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error),
+    }
+}
 
 /// What the guard looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

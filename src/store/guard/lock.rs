@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -61,7 +61,7 @@ impl Lock {
                 }
                 thread::park_timeout(LOOK_AGAIN);
             }
-            if has_name(&file, path).map_err(&cannot)? {
+            if files::has_name(&file, path).map_err(&cannot)? {
                 return Ok(Lock { file, path: path.to_owned(), takes_its_file: made });
             }
         }
@@ -76,7 +76,7 @@ impl Lock {
                 Err(error) => return Err(error),
             };
             match file.try_lock_shared() {
-                Ok(()) if has_name(&file, path)? => {
+                Ok(()) if files::has_name(&file, path)? => {
                     return Ok(LockState::Shared(Lock {
                         file,
                         path: path.to_owned(),
@@ -109,7 +109,7 @@ impl Drop for Lock {
         if !self.takes_its_file {
             return;
         }
-        let removed = has_name(&self.file, &self.path)
+        let removed = files::has_name(&self.file, &self.path)
             .and_then(|ours| if ours { fs::remove_file(&self.path) } else { Ok(()) });
         if let Err(error) = removed {
             log::warn!("cannot remove {}: {error}", self.path.display());
@@ -134,16 +134,6 @@ fn open_or_make(path: &Path) -> io::Result<(File, bool)> {
             Err(error) if files::is_absent(&error) => {}
             Err(error) => return Err(error),
         }
-    }
-}
-
-/// Whether the locked file is still the one of this name.
-fn has_name(file: &File, path: &Path) -> io::Result<bool> {
-    let locked = file.metadata()?;
-    match fs::metadata(path) {
-        Ok(named) => Ok((named.dev(), named.ino()) == (locked.dev(), locked.ino())),
-        Err(error) if files::is_absent(&error) => Ok(false),
-        Err(error) => Err(error),
     }
 }
 

@@ -25,12 +25,15 @@
 //! # Locking
 //! The gateway holds an exclusive `flock` on `DATABASE.lock` for its life; whoever
 //! reads a stopped database holds a shared one. The file is removed by its holder
-//! alone, and a lock counts only while its file still has the name.
+//! alone, and a lock counts only while its file still has the name. A lock goes by a path,
+//! so a database with a second path is refused (module `links`); whoever only reads it may
+//! come by any.
 
 pub(crate) mod header;
 mod identity;
 mod journal;
 mod layout;
+mod links;
 mod lock;
 mod rules;
 pub(crate) mod wal;
@@ -121,9 +124,11 @@ impl Guard {
         &self.layout
     }
 
-    /// Applies the six rules. Changes nothing.
+    /// Applies the six rules, and refuses a database of two names. Changes nothing.
     pub fn judge(&self, choice: Option<WalChoice>) -> Result<Judgement, Refusal> {
-        judge(&self.layout, choice)
+        let judgement = judge(&self.layout, choice)?;
+        links::check(&self.layout, judgement.log)?;
+        Ok(judgement)
     }
 
     /// Fails when a file that SQLite is to write to cannot be written. SQLite would

@@ -9,7 +9,7 @@ use crate::store::files;
 
 use super::header::{DatabaseHeader, HEADER_BYTES, MAGIC};
 use super::identity::{Identity, Record, Stamp};
-use super::wal::Log;
+use super::wal::{Log, PageOne};
 use super::{Found, Judgement, Layout, LogPlan, WalChoice, journal, wal};
 
 /// Judges the files around one database by their bytes. Changes nothing.
@@ -35,9 +35,14 @@ pub fn judge(layout: &Layout, choice: Option<WalChoice>) -> Result<Judgement, Re
         check_length(&layout.database, &header, metadata.len())?;
     }
     let record = record.filter(|record| record.identity.is_same_file(&Identity::of(&metadata)));
-    let as_left = record
-        .as_ref()
-        .is_some_and(|record| record.stopped.is_none_or(|stamp| stamp == Stamp::of(&metadata)));
+    let chosen = log.as_ref().zip(choice).is_some_and(|(log, choice)| log.id == choice.log_id);
+    // A killed gateway leaves a log with commits, but for the moments before a start's first
+    // one and after a stop's last. Without it, somebody else has closed the database since,
+    // and may have changed it.
+    let as_left = record.as_ref().is_some_and(|record| match record.stopped {
+        Some(stamp) => stamp == Stamp::of(&metadata),
+        None => plan == LogPlan::Replay && !chosen,
+    });
     let restored = header.is_rollback() && plan != LogPlan::Replay;
     let restored_head = record.and_then(|record| record.restored_head);
     Ok(Judgement { found: Found::Database { restored, restored_head, as_left }, log: plan })
@@ -92,10 +97,7 @@ fn judge_log(
     } else if !known {
         "the database is not the file that the gateway ran on last \
          (a copy of the whole folder looks the same)"
-    } else if log.page_one.is_some_and(|page_one| {
-        let (first, last) = (page_one.first_counter, page_one.last.change_counter);
-        !(first.saturating_sub(1)..=last).contains(&header.change_counter)
-    }) {
+    } else if log.page_one.is_some_and(|page_one| !is_counted_in(&page_one, header.change_counter)) {
         "the database's change counter is outside the log's"
     } else if log.page_one.is_some_and(|page_one| header.schema_cookie > page_one.last.schema_cookie) {
         "the database's schema is newer than the log's"
@@ -107,6 +109,13 @@ fn judge_log(
         Some(choice) if choice.log_id == log.id => Ok(LogPlan::SetAside),
         _ => Err(undecided(layout, log, doubt)),
     }
+}
+
+/// Whether a file with this change counter is one that the log goes on from or has moved
+/// pages into. The counter begins again after 2^32 changes.
+fn is_counted_in(log: &PageOne, counter: u32) -> bool {
+    let before = log.first_counter.wrapping_sub(1);
+    counter.wrapping_sub(before) <= log.last.change_counter.wrapping_sub(before)
 }
 
 fn undecided(layout: &Layout, log: &Log, doubt: &str) -> Refusal {
@@ -211,5 +220,33 @@ fn length(path: &Path) -> Result<u64, Refusal> {
         Ok(metadata) => Ok(metadata.len()),
         Err(error) if files::is_absent(&error) => Ok(0),
         Err(error) => Err(Refusal::io("look at", path)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_counter_is_within_the_log_s_also_where_it_begins_again() {
+        const MAX: u32 = u32::MAX;
+        for (first, last, counter, expected) in [
+            (5, 9, 3, false),
+            (5, 9, 4, true),
+            (5, 9, 9, true),
+            (5, 9, 10, false),
+            (0, 2, MAX, true),
+            (0, 2, MAX - 1, false),
+            (MAX - 1, 1, MAX - 3, false),
+            (MAX - 1, 1, MAX - 2, true),
+            (MAX - 1, 1, 0, true),
+            (MAX - 1, 1, 1, true),
+            (MAX - 1, 1, 2, false),
+        ] {
+            let mut page = [0; HEADER_BYTES];
+            page[24..28].copy_from_slice(&u32::to_be_bytes(last));
+            let log = PageOne { first_counter: first, last: DatabaseHeader::parse(&page) };
+            assert_eq!(is_counted_in(&log, counter), expected, "{counter} in {first} to {last}");
+        }
     }
 }

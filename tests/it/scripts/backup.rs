@@ -410,6 +410,35 @@ fn pruning_touches_only_its_own_files_and_keeps_every_manifest() {
 }
 
 #[test]
+fn backups_of_another_chain_are_never_pruned_and_take_no_place_of_a_rule() {
+    let office = Office::new();
+    let other = Office::new();
+    let others = ["auto-20200101T000000Z.db", "auto-29990101T000000Z.db"];
+    for (name, source) in others.iter().zip(["one.db", "two.db"]) {
+        other.gateway.backup(&other.home, source);
+        for suffix in ["", ".sha256", ".manifest.json"] {
+            let from = other.home.path(&format!("backups/{source}{suffix}"));
+            fs::copy(from, office.home.path(&format!("backups/{name}{suffix}"))).expect("copied");
+        }
+    }
+    run(&mut office.backup(&[])).assert_status(0);
+    let own = |office: &Office| {
+        office.backups().into_iter().filter(|name| !others.contains(&name.as_str())).collect::<Vec<_>>()
+    };
+    let first = own(&office);
+    let ran = run(&mut office.backup(&["--prune", "--keep-last", "1", "--verbose"]));
+    ran.assert_status(0).assert_says("auto-20200101T000000Z.db  keep: of another chain");
+    assert!(others.iter().all(|name| office.has(name)));
+    let [second] = own(&office).try_into().expect("the newest of its own");
+    assert!(!first.contains(&second));
+    // Nothing is made in a dry run: there, the newest is the measure.
+    fs::remove_file(office.home.path("backups/auto-29990101T000000Z.db")).expect("removed");
+    let ran = run(&mut office.backup(&["--dry-run", "--keep-last", "1"]));
+    ran.assert_status(0).assert_says(&format!("{second}  keep: the newest, last 1"));
+    ran.assert_says("auto-20200101T000000Z.db  keep: of another chain");
+}
+
+#[test]
 fn the_newest_and_the_one_just_made_are_never_pruned() {
     let office = Office::new();
     // The clock was wrong once: a file of the far future is the newest by its name.

@@ -1,7 +1,7 @@
 //! `restore.sh`: a proven backup in the database's place, or everything as it was.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -238,7 +238,7 @@ fn a_gateway_that_is_not_ready_in_time_is_stopped_and_everything_put_back() {
 #[test]
 fn a_gateway_without_the_backup_s_history_is_stopped_and_everything_put_back() {
     let disaster = Disaster::new();
-    let ran = restore_and_start(&disaster, "rm \"$AEGIS_DB_PATH\";");
+    let ran = restore_and_start(&disaster, "rm \"$AEGIS_DB_PATH\"; export AEGIS_ACCEPT_ROLLBACK=empty;");
     ran.assert_status(1).assert_says("does not hold the backup's history").assert_says("all is as before");
     assert!(!Left::behind(&disaster.home).is_running());
     assert_eq!(disaster.folders(".failed-").len(), 1, "what was served meanwhile is kept");
@@ -605,4 +605,29 @@ fn a_start_amid_a_killed_restore_never_serves_an_empty_database() {
     assert_eq!(gateway.stop(), 0);
     run(&mut script(&ground.home, "restore.sh", &["--repair"])).assert_status(0).assert_says("was finished");
     assert_eq!(decision_ids(&ground.home.database()).len(), 3);
+}
+
+#[test]
+fn a_start_amid_a_killed_restore_that_keeps_the_old_database_names_the_repair() {
+    let home = Home::new();
+    let gateway = home.start();
+    decide(&gateway, "before", 3);
+    gateway.backup(&home, "before.db");
+    assert_eq!(gateway.stop(), 0);
+    let faults = Faults::new(&home);
+    let has_two_names = (1..).find(|&step| {
+        let killed =
+            faults.run_with(Fault::KillAfter, step, &mut script(&home, "restore.sh", &[BACKUP])).is_some();
+        assert!(killed, "there is such a step");
+        let two = fs::metadata(home.database()).expect("it is there").nlink() == 2;
+        if !two {
+            run(&mut script(&home, "restore.sh", &["--repair"])).assert_status(0);
+        }
+        two
+    });
+    assert!(has_two_names.is_some());
+    assert!(home.refused().contains("restore.sh --repair --db "));
+    run(&mut script(&home, "restore.sh", &["--repair"])).assert_status(0).assert_says("cleared away");
+    assert_eq!(home.start().stop(), 0);
+    assert_eq!(verified(&home.database()), 3);
 }

@@ -4,18 +4,20 @@
 //! The text is cut into receipts as it is read, so a dump of any length takes the
 //! memory of its largest receipt.
 
+mod pieces;
+
 use std::fmt;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 
 use crate::domain::json::{self, Json};
 use crate::domain::receipt::{Break, BreakKind, ChainVerifier, GENESIS, Link, Order, hash_of_json};
 
 use super::{Checked, Observer, Summary};
+use pieces::Pieces;
 
 /// Largest single receipt that is read, in bytes.
 pub const RECEIPT_BYTES_MAX: usize = 4 << 20;
 const PROGRESS_EVERY: u64 = 16_384;
-const TWICE: &str = "the receipts are given twice";
 
 /// Why an export could not be read.
 #[derive(Debug)]
@@ -223,229 +225,6 @@ fn parts(value: &Json) -> Result<Parts, &'static str> {
         prev_receipt_hash: text("prev_receipt_hash").ok_or("no prev_receipt_hash")?.to_owned(),
         recomputed: hash_of_json(members),
     })
-}
-
-/// Cuts a stream into the JSON texts of its receipts.
-struct Pieces<R> {
-    input: R,
-    piece: Vec<u8>,
-    form: Form,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
-    Unknown,
-    /// Inside the array, before an element.
-    Array {
-        first: bool,
-        wrapped: bool,
-    },
-    Lines,
-    Ended,
-}
-
-impl<R: BufRead> Pieces<R> {
-    fn new(input: R) -> Self {
-        Pieces { input, piece: Vec::new(), form: Form::Unknown }
-    }
-
-    fn next_receipt(&mut self) -> Result<Option<&[u8]>, ExportError> {
-        if self.form == Form::Unknown && self.begin()? {
-            return Ok(Some(&self.piece));
-        }
-        match self.form {
-            Form::Unknown | Form::Ended => Ok(None),
-            Form::Lines => {
-                if self.skip_space()?.is_none() {
-                    return Ok(None);
-                }
-                self.take_value()?;
-                Ok(Some(&self.piece))
-            }
-            Form::Array { first, wrapped } => self.next_element(first, wrapped),
-        }
-    }
-
-    fn next_element(&mut self, first: bool, wrapped: bool) -> Result<Option<&[u8]>, ExportError> {
-        match (self.skip_space()?, first) {
-            (Some(b']'), _) => {
-                self.input.consume(1);
-                self.form = Form::Ended;
-                self.end(wrapped)?;
-                return Ok(None);
-            }
-            (Some(b','), false) => self.input.consume(1),
-            (Some(_), true) => {}
-            _ => return Err(syntax("expected ',' or ']' after a receipt")),
-        }
-        self.form = Form::Array { first: false, wrapped };
-        self.skip_space()?;
-        self.take_value()?;
-        Ok(Some(&self.piece))
-    }
-
-    /// Finds out the form; true when the first receipt has been read on the way.
-    fn begin(&mut self) -> Result<bool, ExportError> {
-        match self.skip_space()? {
-            Some(b'[') => {
-                self.input.consume(1);
-                self.form = Form::Array { first: true, wrapped: false };
-                Ok(false)
-            }
-            Some(b'{') => self.begin_object(),
-            Some(_) => Err(syntax("expected '[' or '{'")),
-            None => Err(syntax("it is empty")),
-        }
-    }
-
-    /// An object is the wrapper of an array if it has the member `receipts`, else
-    /// it is the first receipt of lines.
-    fn begin_object(&mut self) -> Result<bool, ExportError> {
-        self.input.consume(1);
-        let mut object = vec![b'{'];
-        let mut named = false;
-        loop {
-            match self.skip_space()? {
-                Some(b'}') => {
-                    self.input.consume(1);
-                    object.push(b'}');
-                    self.piece = object;
-                    self.form = Form::Lines;
-                    return Ok(true);
-                }
-                Some(b',') if object.len() > 1 => {
-                    self.input.consume(1);
-                    object.push(b',');
-                    self.skip_space()?;
-                }
-                _ if object.len() > 1 => return Err(syntax("expected ',' or '}'")),
-                _ => {}
-            }
-            let is_receipts = self.take_name()? == "receipts";
-            if is_receipts && named {
-                return Err(syntax(TWICE));
-            }
-            named |= is_receipts;
-            object.append(&mut self.piece);
-            object.push(b':');
-            if is_receipts && self.skip_space()? == Some(b'[') {
-                self.input.consume(1);
-                self.form = Form::Array { first: true, wrapped: true };
-                return Ok(false);
-            }
-            self.skip_space()?;
-            self.take_value()?;
-            object.append(&mut self.piece);
-            if object.len() > RECEIPT_BYTES_MAX {
-                return Err(syntax("a receipt is too large"));
-            }
-        }
-    }
-
-    /// A member's name and the colon after it; the name as written stays in `piece`.
-    fn take_name(&mut self) -> Result<String, ExportError> {
-        self.take_value()?;
-        let Ok(Json::String(name)) = json::parse(&self.piece) else {
-            return Err(syntax("expected a member's name"));
-        };
-        if self.skip_space()? != Some(b':') {
-            return Err(syntax("expected ':'"));
-        }
-        self.input.consume(1);
-        Ok(name)
-    }
-
-    /// Nothing but the rest of the wrapper may follow the array, and no second one in
-    /// it: another reader would take that, and this one would have verified the first.
-    fn end(&mut self, wrapped: bool) -> Result<(), ExportError> {
-        let mut open = wrapped;
-        loop {
-            match self.skip_space()? {
-                None if open => return Err(syntax("it is cut off")),
-                None => return Ok(()),
-                Some(b'}') if open => {
-                    self.input.consume(1);
-                    open = false;
-                }
-                Some(b',') if open => {
-                    self.input.consume(1);
-                    self.skip_space()?;
-                    if self.take_name()? == "receipts" {
-                        return Err(syntax(TWICE));
-                    }
-                    self.skip_space()?;
-                    self.take_value()?;
-                    json::parse(&self.piece).map_err(|error| syntax(&error.to_string()))?;
-                }
-                Some(_) => return Err(syntax("unexpected data after the receipts")),
-            }
-        }
-    }
-
-    fn skip_space(&mut self) -> Result<Option<u8>, ExportError> {
-        loop {
-            let buffer = self.input.fill_buf()?;
-            let Some(&byte) = buffer.first() else { return Ok(None) };
-            if !matches!(byte, b' ' | b'\t' | b'\n' | b'\r') {
-                return Ok(Some(byte));
-            }
-            let spaces =
-                buffer.iter().take_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r')).count();
-            self.input.consume(spaces);
-        }
-    }
-
-    /// Takes one JSON value, whatever it is, by its brackets and quotes; the parser
-    /// judges it afterwards.
-    fn take_value(&mut self) -> Result<(), ExportError> {
-        self.piece.clear();
-        let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-        loop {
-            let buffer = self.input.fill_buf()?;
-            if buffer.is_empty() {
-                return if depth == 0 && !in_string && !self.piece.is_empty() {
-                    Ok(())
-                } else {
-                    Err(syntax("it is cut off"))
-                };
-            }
-            let (mut used, mut done) = (0, false);
-            for &byte in buffer {
-                if in_string {
-                    in_string = escaped || byte != b'"';
-                    escaped = !escaped && byte == b'\\';
-                    done = !in_string && depth == 0;
-                } else {
-                    match byte {
-                        b'"' => in_string = true,
-                        b'{' | b'[' => depth += 1,
-                        b'}' | b']' | b',' | b':' | b' ' | b'\t' | b'\r' | b'\n' if depth == 0 => {
-                            // The end of a bare literal; not part of it.
-                            done = true;
-                            break;
-                        }
-                        b'}' | b']' => {
-                            depth -= 1;
-                            done = depth == 0;
-                        }
-                        _ => {}
-                    }
-                }
-                used += 1;
-                if done {
-                    break;
-                }
-            }
-            self.piece.extend_from_slice(&buffer[..used]);
-            self.input.consume(used);
-            if self.piece.len() > RECEIPT_BYTES_MAX {
-                return Err(syntax("a receipt is too large"));
-            }
-            if done {
-                return if self.piece.is_empty() { Err(syntax("expected a JSON value")) } else { Ok(()) };
-            }
-        }
-    }
 }
 
 fn syntax(what: &str) -> ExportError {
