@@ -1,4 +1,4 @@
-//! What a database is made of, beside what it should be made of. Reads, and changes nothing.
+//! Compares a database's schema with the expected one. Changes nothing.
 
 use rusqlite::{Connection, Row};
 
@@ -7,8 +7,8 @@ use crate::domain::time::Timestamp;
 use super::error::Refusal;
 use super::migrate;
 
-/// What in the schema is not as the steps up to `version` made it; further tables,
-/// indexes and views are the operator's own business, a trigger on ours is not.
+/// The first difference from the schema that the steps up to `version` create. Additional
+/// tables, indexes and views are the operator's business; a trigger on our tables is not.
 pub fn difference(connection: &Connection, version: u32) -> Result<Option<String>, Refusal> {
     let cannot = Refusal::sqlite("compare the database's schema");
     let mut fresh = Connection::open_in_memory().map_err(&cannot)?;
@@ -43,7 +43,7 @@ fn objects(connection: &Connection) -> rusqlite::Result<Vec<Object>> {
     rows.query_map([], object)?.collect()
 }
 
-/// Whether anything is in the database that a failed step could lose.
+/// Whether the database holds anything that a failed step could lose.
 pub fn holds_data(connection: &Connection) -> Result<bool, Refusal> {
     connection
         .query_row(
@@ -52,5 +52,5 @@ pub fn holds_data(connection: &Connection) -> Result<bool, Refusal> {
             [],
             |row| row.get(0),
         )
-        .map_err(Refusal::sqlite("look into the database"))
+        .map_err(Refusal::sqlite("check whether the database holds data"))
 }

@@ -213,7 +213,7 @@ fn a_restored_file_on_a_full_disk_is_recorded_once_when_there_is_room() {
     let (code, said) = home.run_to_end(home.command(&[]));
     assert_eq!(code, Some(3), "{said}");
     let last = said.lines().last().expect("a line");
-    assert!(last.starts_with("aegis-gateway: ") && last.contains("free some room"), "{said}");
+    assert!(last.starts_with("aegis-gateway: ") && last.contains("free some disk space"), "{said}");
     assert_eq!(names(disk.path()), ["aegisagent.db", "other"]);
     fs::remove_file(other).expect("removed");
     assert_eq!(home.start().stop(), 0);
