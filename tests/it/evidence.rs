@@ -982,7 +982,7 @@ fn the_help_says_what_every_exit_status_means() {
         "0 verified",
         "1 tampered",
         "2 usage",
-        "3 it cannot",
+        "3 inconclusive",
     ] {
         assert!(help.contains(word), "{word}: {help}");
     }
