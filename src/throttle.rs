@@ -1,9 +1,9 @@
-//! Failures that repeat themselves, logged once a second with how many there were: a disk
-//! that is full fails every request, and thousands of equal lines a second would hide what
-//! else the log says, and fill the disk that it is kept on.
+//! Throttles repeated failures to one log line a second, with a count. A full disk fails every
+//! request, and thousands of identical lines a second would bury the rest of the log and fill
+//! the disk it is stored on.
 //!
-//! Nothing is passed over silently: what differs is logged at once, and what was counted is
-//! told with the next failure of the same place.
+//! Nothing is dropped silently: a different message is logged at once, and the count of
+//! suppressed ones is logged with the next failure at the same place.
 
 use std::fmt::Display;
 use std::sync::Mutex;
@@ -11,29 +11,29 @@ use std::time::{Duration, Instant};
 
 use crate::sync::unpoisoned;
 
-/// How long one text is not repeated.
+/// Minimum time between two lines with the same text.
 const EVERY: Duration = Duration::from_secs(1);
-/// How many texts are remembered; where there are more within a second, the rest is logged
-/// each time.
+/// Maximum number of texts remembered; if there are more within a second, the rest are logged
+/// every time.
 const TEXTS_MAX: usize = 16;
 
-/// The failures that one place in the code logs.
+/// The failures logged by one place in the code.
 pub(crate) struct Throttle {
     target: &'static str,
-    told: Mutex<Vec<Told>>,
+    recent: Mutex<Vec<Logged>>,
 }
 
-struct Told {
+struct Logged {
     text: String,
     at: Instant,
-    /// How many there were since.
+    /// Number suppressed since then.
     more: u64,
 }
 
 impl Throttle {
-    /// `target` is the log's, for its filter: `module_path!()`.
+    /// `target` is the log target, which filters match: `module_path!()`.
     pub(crate) const fn new(target: &'static str) -> Self {
-        Throttle { target, told: Mutex::new(Vec::new()) }
+        Throttle { target, recent: Mutex::new(Vec::new()) }
     }
 
     /// Logs a failure, or counts it.
@@ -43,24 +43,24 @@ impl Throttle {
         }
     }
 
-    /// What is to be logged now.
+    /// The lines to log now.
     fn lines(&self, text: String, now: Instant) -> Vec<String> {
-        let mut told = unpoisoned(&self.told);
+        let mut recent = unpoisoned(&self.recent);
         let (mut lines, mut unlogged) = (Vec::new(), 0);
-        for one in told.extract_if(.., |one| now.saturating_duration_since(one.at) >= EVERY) {
+        for one in recent.extract_if(.., |one| now.saturating_duration_since(one.at) >= EVERY) {
             if one.text == text {
                 unlogged = one.more;
             } else if one.more > 0 {
                 lines.push(with_count(&one.text, one.more));
             }
         }
-        if let Some(known) = told.iter_mut().find(|one| one.text == text) {
+        if let Some(known) = recent.iter_mut().find(|one| one.text == text) {
             known.more += 1;
             return lines;
         }
         lines.push(with_count(&text, unlogged));
-        if told.len() < TEXTS_MAX {
-            told.push(Told { text, at: now, more: 0 });
+        if recent.len() < TEXTS_MAX {
+            recent.push(Logged { text, at: now, more: 0 });
         }
         lines
     }
@@ -107,6 +107,6 @@ mod tests {
             let logged = (0..TEXTS_MAX + 5).filter(|text| !throttle.lines(text.to_string(), now).is_empty());
             assert_eq!(logged.count(), if round == 0 { TEXTS_MAX + 5 } else { 5 });
         }
-        assert_eq!(unpoisoned(&throttle.told).len(), TEXTS_MAX);
+        assert_eq!(unpoisoned(&throttle.recent).len(), TEXTS_MAX);
     }
 }

@@ -1,5 +1,5 @@
-//! Registered agents, and what their requests are signed with. Of a token the database
-//! knows the SHA-256 alone, of a signing key the states that HMAC reaches with it.
+//! Registered agents and their signing keys. The database stores only the SHA-256 of a token,
+//! and only the HMAC states derived from a signing key.
 
 use std::sync::Arc;
 
@@ -59,7 +59,7 @@ pub fn insert(tx: &mut Tx<'_>, id: &str, registration: &Registration, token: Has
     }
 }
 
-/// Gives an agent a signing key in the place of any it had, or takes it away.
+/// Sets or removes an agent's signing key, replacing any previous one.
 pub fn set_signing_key(
     tx: &mut Tx<'_>,
     id: &str,
@@ -77,7 +77,7 @@ pub fn set_signing_key(
             .and_then(|mut insert| insert.execute((id, key.to_bytes(), now.to_string())))
             .map_err(Error::cannot(doing))
             .and_then(Error::unless_one(doing)),
-        // There may have been none.
+        // The agent may not have had one.
         None => tx
             .connection()
             .prepare_cached("DELETE FROM agent_signing_keys WHERE agent_id = ?1")
@@ -87,7 +87,7 @@ pub fn set_signing_key(
     }
 }
 
-/// Writes what describes an agent as it is now, its signing key apart.
+/// Writes an agent's current settings, except its signing key.
 pub fn update(tx: &mut Tx<'_>, agent: &Agent, now: Timestamp) -> Result<(), Error> {
     tx.changes_registry();
     let profile = &agent.profile;
@@ -117,8 +117,7 @@ pub fn update(tx: &mut Tx<'_>, agent: &Agent, now: Timestamp) -> Result<(), Erro
         .and_then(Error::unless_one("update an agent"))
 }
 
-/// Puts an agent where `status` says. Nobody is put into quarantine by this, so whoever was
-/// there has left it.
+/// Sets an agent's status. This never quarantines an agent, so it clears the quarantine time.
 pub fn set_status(
     tx: &mut Tx<'_>,
     id: &str,
@@ -137,7 +136,7 @@ pub fn set_status(
         .and_then(Error::unless_one("set an agent's status"))
 }
 
-/// Gives an agent another token; the old one is dead when this is committed.
+/// Replaces an agent's token; the old one is invalid once this is committed.
 pub fn set_token(tx: &mut Tx<'_>, id: &str, token: Hash, now: Timestamp) -> Result<(), Error> {
     tx.changes_registry();
     tx.connection()
@@ -147,7 +146,7 @@ pub fn set_token(tx: &mut Tx<'_>, id: &str, token: Hash, now: Timestamp) -> Resu
         .and_then(Error::unless_one("rotate an agent's token"))
 }
 
-/// Finds an agent by the SHA-256 of its token, from memory where it is known.
+/// Finds an agent by the SHA-256 of its token, from the cache if possible.
 pub fn known_by_token(tx: &Tx<'_>, token: Hash) -> Result<Option<Arc<Agent>>, Error> {
     let find = || find_by_token(tx.connection(), token);
     match tx.known() {
@@ -166,13 +165,13 @@ pub fn find(connection: &Connection, id: &str) -> Result<Option<Agent>, Error> {
     find_where(connection, "id = ?1", id)
 }
 
-/// Finds an agent by the name the operator gave it.
+/// Finds an agent by the key that the operator gave it.
 pub fn find_by_key(connection: &Connection, agent_key: &str) -> Result<Option<Agent>, Error> {
     find_where(connection, "agent_key = ?1", agent_key)
 }
 
-/// Finds an agent by its id, or else by its name: who is called like another's id is not
-/// taken for that one.
+/// Finds an agent by its id, or else by its key: an agent whose key equals another's id never
+/// shadows that agent.
 pub fn find_by_id_or_key(connection: &Connection, id_or_key: &str) -> Result<Option<Agent>, Error> {
     match find(connection, id_or_key)? {
         Some(agent) => Ok(Some(agent)),
@@ -180,7 +179,7 @@ pub fn find_by_id_or_key(connection: &Connection, id_or_key: &str) -> Result<Opt
     }
 }
 
-/// How many agents there are, the deleted ones apart.
+/// Number of agents, not counting deleted ones.
 pub fn count(connection: &Connection) -> Result<i64, Error> {
     connection
         .prepare_cached("SELECT count(*) FROM agents WHERE status <> 'deleted'")
@@ -195,7 +194,7 @@ fn find_where(connection: &Connection, condition: &str, value: &str) -> Result<O
         .map_err(Error::cannot("find an agent"))
 }
 
-/// Agents, newest first; without a status, all but the deleted ones.
+/// Agents, newest first; all but deleted ones if no status is given.
 pub fn list(
     connection: &Connection,
     status: Option<AgentStatus>,

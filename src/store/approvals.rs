@@ -1,7 +1,7 @@
-//! Approvals that wait for a person, and what became of them.
+//! Approvals, pending and decided.
 //!
-//! Each change is one UPDATE that asks for everything it depends on, in the transaction in
-//! which the same was judged: one that changes nothing is an error, never a success.
+//! Each change is one UPDATE whose WHERE repeats every precondition, in the transaction in
+//! which they were checked: an UPDATE that changes no row is an error, never a success.
 
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
@@ -17,7 +17,7 @@ use super::error::Error;
 const COLUMNS: &str = "id, decision_id, agent_id, status, original_action_hash, action_hash, approver_group, \
      approver_user_id, reason, created_at, expires_at, edited_at, decided_at, consumed_at";
 
-/// Records an approval that waits.
+/// Records a pending approval.
 pub fn insert(tx: &Tx<'_>, approval: &NewApproval) -> Result<(), Error> {
     let tool_call = std::str::from_utf8(&approval.tool_call).expect("canonical bytes are UTF-8");
     tx.connection()
@@ -47,7 +47,7 @@ pub fn find(connection: &Connection, id: &str) -> Result<Option<Approval>, Error
     find_where(connection, "id = ?1", id)
 }
 
-/// Finds the approval that a decision asked for.
+/// Finds the approval that a decision requested.
 pub fn find_by_decision(connection: &Connection, decision_id: &str) -> Result<Option<Approval>, Error> {
     find_where(connection, "decision_id = ?1", decision_id)
 }
@@ -59,7 +59,7 @@ fn find_where(connection: &Connection, condition: &str, value: &str) -> Result<O
         .map_err(Error::cannot("find an approval"))
 }
 
-/// The frozen call of an approval: canonical bytes. `None` once it is blanked.
+/// The canonical bytes of an approval's frozen call; `None` once it is blanked.
 pub fn find_call(connection: &Connection, id: &str) -> Result<Option<String>, Error> {
     connection
         .prepare_cached("SELECT tool_call FROM approvals WHERE id = ?1")
@@ -74,7 +74,7 @@ pub fn list_waiting(
     limit: u32,
     offset: u32,
 ) -> Result<Vec<Approval>, Error> {
-    // The inner query is answered by the index alone, however many have expired.
+    // The index alone answers the inner query, however many approvals have expired.
     connection
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM approvals WHERE seq IN (SELECT seq FROM approvals INDEXED BY \
@@ -85,7 +85,7 @@ pub fn list_waiting(
         .map_err(Error::cannot("list approvals"))
 }
 
-/// What a person decides.
+/// A person's decision.
 #[derive(Debug, Clone, Copy)]
 pub struct Decided<'a> {
     /// `APPROVED` or `REJECTED`.
@@ -96,18 +96,18 @@ pub struct Decided<'a> {
     pub reason: Option<&'a str>,
 }
 
-/// Records what was decided about an approval that waits and has not expired.
+/// Records the decision on an approval that is pending and has not expired.
 pub fn set_decided(tx: &Tx<'_>, id: &str, decided: &Decided<'_>, now: Timestamp) -> Result<(), Error> {
     change(
         tx,
-        "record what was decided about an approval",
+        "record the decision on an approval",
         "UPDATE approvals SET status = ?2, approver_user_id = ?3, reason = ?4, decided_at = ?5 \
          WHERE id = ?1 AND status = 'created' AND expires_at > ?5",
         (id, decided.status.as_str(), decided.approver_user_id, decided.reason, now.to_string()),
     )
 }
 
-/// Puts another call in the place of the call of an approval that waits and has not expired.
+/// Replaces the call of an approval that is pending and has not expired.
 pub fn set_call(
     tx: &Tx<'_>,
     id: &str,
@@ -124,8 +124,8 @@ pub fn set_call(
     )
 }
 
-/// Uses an approval that was given, has not expired, was never used, is for the claimed
-/// call, and whose agent may act.
+/// Uses an approval that is granted, unexpired, unused and for the claimed call, and whose
+/// agent is active.
 pub fn set_consumed(tx: &Tx<'_>, id: &str, claim: Option<Hash>, now: Timestamp) -> Result<(), Error> {
     change(
         tx,
@@ -145,16 +145,16 @@ fn change(tx: &Tx<'_>, doing: &'static str, sql: &str, values: impl Params) -> R
         .and_then(Error::unless_one(doing))
 }
 
-/// Which calls need not be kept any longer: nothing can be done with the approval, and it
-/// was decided, or whoever came too late has had the time to see what was asked.
+/// The calls that need not be kept any longer: those of expired approvals that were decided,
+/// or that have been expired long enough for a late approver to have seen what was asked.
 ///
-/// In two halves, each a range of the index: what waits is not looked through.
+/// Two halves, each a range of the index, so that pending approvals are not scanned.
 const BLANKABLE: &str = "SELECT seq FROM approvals INDEXED BY approvals_with_call \
      WHERE tool_call IS NOT NULL AND status IN ('APPROVED', 'REJECTED') AND expires_at <= ?1 \
      UNION ALL SELECT seq FROM approvals INDEXED BY approvals_with_call \
      WHERE tool_call IS NOT NULL AND status = 'created' AND expires_at <= ?2";
 
-/// Whether there is a call that need not be kept any longer.
+/// Whether any call need not be kept any longer.
 pub fn has_blankable(connection: &Connection, now: Timestamp) -> Result<bool, Error> {
     connection
         .prepare_cached(&format!("SELECT EXISTS ({BLANKABLE})"))
@@ -162,8 +162,8 @@ pub fn has_blankable(connection: &Connection, now: Timestamp) -> Result<bool, Er
         .map_err(Error::cannot("look for calls to blank"))
 }
 
-/// Takes out up to `limit` calls that need not be kept any longer; returns how many. The
-/// connection writes zeros in their place.
+/// Removes up to `limit` calls that need not be kept any longer; returns how many. The
+/// connection overwrites them with zeros.
 pub fn blank(tx: &Tx<'_>, now: Timestamp, limit: u32) -> Result<usize, Error> {
     let (decided, undecided) = ends(now);
     tx.connection()
@@ -172,7 +172,7 @@ pub fn blank(tx: &Tx<'_>, now: Timestamp, limit: u32) -> Result<usize, Error> {
         .map_err(Error::cannot("blank calls"))
 }
 
-/// The latest ends of approvals whose calls can go: of decided and of undecided ones.
+/// The latest expiries at which calls may be removed: of decided and of undecided approvals.
 fn ends(now: Timestamp) -> (String, String) {
     (now.to_string(), now.plus_seconds(-UNDECIDED_CALL_KEPT_SECONDS).to_string())
 }
@@ -206,7 +206,7 @@ mod tests {
 
     const NOW: Timestamp = Timestamp::from_micros(1_780_000_000_000_000);
 
-    /// Makes one approval as `columns` say, tries `change` on it, and takes both back.
+    /// Creates an approval with `columns` set, tries `change` on it, and rolls both back.
     fn tried(committer: &Committer, columns: &'static str, change: Attempt) -> bool {
         let attempt = committer.write(move |tx| -> Result<(), Error> {
             let hash = Hash::of(b"call");

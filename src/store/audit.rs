@@ -1,4 +1,4 @@
-//! Audit events. Written in the transaction of what they tell of, and never changed.
+//! Audit events. Written in the transaction of the change they record, and never changed.
 
 use rusqlite::{Connection, Row};
 
@@ -43,7 +43,7 @@ pub fn insert(tx: &Tx<'_>, event: &Event) -> Result<(), Error> {
         .and_then(Error::unless_one("record an audit event"))
 }
 
-/// Which events a list holds: every condition that is given must hold.
+/// Which events a list contains: all given conditions must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// UUID of the decision.
@@ -54,7 +54,7 @@ pub struct Filter {
     pub event_type: Option<EventType>,
 }
 
-/// Events that pass `filter`, newest first.
+/// Events that match `filter`, newest first.
 pub fn list(connection: &Connection, filter: &Filter, limit: u32, offset: u32) -> Result<Vec<Event>, Error> {
     let mut conditions = Conditions::new();
     conditions.and("decision_id = ?", filter.decision_id.as_deref());

@@ -1,10 +1,10 @@
-//! Work that takes long beside live traffic: it ends when the gateway stops, and rests
-//! while others wait for answers.
+//! Pacing of long work beside live traffic: it ends when the gateway stops, and yields while
+//! requests are being served.
 //!
-//! A low priority does not help: the scheduler lets whoever runs finish a slice of some
-//! milliseconds first, and an answer passes through five threads. Measured on two
-//! processors at niceness 10, the checks of a backup of 1 GB made the 99th percentile of
-//! 1,500 authorizations a second nine to fifteen times as long.
+//! A low priority does not help: the scheduler lets a running thread finish its slice of a
+//! few milliseconds, and an answer passes through five threads. Measured on two processors
+//! at niceness 10, the checks of a 1 GB backup multiplied the 99th percentile latency of
+//! 1,500 authorizations a second by nine to fifteen.
 
 use std::sync::Arc;
 use std::thread;
@@ -16,19 +16,19 @@ use super::error::Error;
 use super::stopping::{Stopping, look_often};
 use super::watch::Watch;
 
-/// How long a thread works before it looks whether to rest: what an answer may have to
-/// wait for it.
+/// How long a thread works before it checks whether to rest: the delay it may add to an
+/// answer.
 const BURST: Duration = Duration::from_micros(500);
-/// An answer this long ago is no traffic any more.
+/// Traffic has stopped if the last answer is this long ago.
 const QUIET: Duration = Duration::from_millis(50);
 
-/// What long work goes by.
+/// Tells long work when to rest and when to end.
 #[derive(Debug, Clone, Default)]
 pub struct Background {
     stopping: Stopping,
-    /// Who sees the traffic; nobody before the gateway serves.
+    /// Observes the traffic; `None` before the gateway serves.
     watch: Option<Arc<Watch>>,
-    /// How many threads do the work, beside the one.
+    /// Number of additional threads that share the work.
     others: u32,
 }
 
@@ -37,15 +37,15 @@ impl Background {
         Background { stopping: stopping.clone(), watch: Some(Arc::clone(watch)), others: 0 }
     }
 
-    /// The same for work that so many threads do side by side. While there is traffic, one
-    /// alone rests as long as it works; of `n` each rests `n` times as long, so that together
-    /// they keep less than one processor busy, however many they are.
+    /// The same for work shared by `threads` threads. While there is traffic, a single thread
+    /// rests as long as it works; each of `n` rests `n` times as long, so that together they
+    /// keep less than one processor busy, however many they are.
     pub fn shared_by(&self, threads: usize) -> Self {
         let others = u32::try_from(threads.saturating_sub(1)).unwrap_or(u32::MAX);
         Background { others, ..self.clone() }
     }
 
-    /// Whether the gateway stops.
+    /// Whether the gateway is stopping.
     pub fn stopping(&self) -> &Stopping {
         &self.stopping
     }
@@ -55,7 +55,7 @@ impl Background {
         Turn { background: self.clone(), began: Instant::now() }
     }
 
-    /// Makes whatever runs on `connection` rest, and end when the gateway stops.
+    /// Paces statements on `connection`, and interrupts them when the gateway stops.
     pub fn paces(&self, connection: &mut Connection) -> Result<(), Error> {
         let mut turn = self.turn();
         look_often(connection, move || turn.is_over())
@@ -66,7 +66,7 @@ impl Background {
     }
 }
 
-/// One thread's work, to be interrupted often.
+/// One thread's share of the work.
 #[derive(Debug)]
 pub struct Turn {
     background: Background,
@@ -74,14 +74,14 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Rests if it is time to; true when the work is to end.
+    /// Rests if due; true if the work must end. To be called often.
     pub fn is_over(&mut self) -> bool {
         if self.background.stopping.is_set() {
             return true;
         }
         if self.began.elapsed() >= BURST {
             if self.background.sees_traffic() {
-                // As long as the work itself, and as that of each of the others.
+                // Once for this thread's own burst, and once for each other thread's.
                 thread::sleep(BURST * (1 + self.background.others));
             }
             self.began = Instant::now();

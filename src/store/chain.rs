@@ -1,5 +1,5 @@
-//! What tells one chain from another and one history of it from another: its id, its
-//! first and last receipts, and the restores that it records.
+//! What identifies a chain and one history of it: its id, its first and last receipts, and
+//! the restores it records.
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -9,7 +9,7 @@ use super::receipts::{self, Head};
 /// A chain at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
-    /// 128 bits that tell this chain from every other, in hexadecimal digits.
+    /// The chain's unique 128-bit id, in hexadecimal.
     pub chain_id: String,
     /// Hash of the first receipt; `None` while the chain is empty.
     pub genesis_hash: Option<String>,
@@ -20,11 +20,11 @@ pub struct State {
 }
 
 impl State {
-    /// Reads it; the recorded head and the last receipt must agree. To be called on one
-    /// view where others write.
+    /// Reads it; the recorded head and the last receipt must agree. Needs a read transaction
+    /// if others may write.
     pub fn load(connection: &Connection) -> Result<Self, Error> {
         let chain_id = find_id(connection)?
-            .ok_or_else(|| Error::Corrupt("the database does not say which chain it holds".to_owned()))?;
+            .ok_or_else(|| Error::Corrupt("the chain's id is missing from the database".to_owned()))?;
         let head = Head::load(connection)?;
         let receipt_id = receipts::find_at(connection, head.seq, |receipt, _| receipt.event_id.to_owned())?;
         let genesis_hash = standing(connection, 1)?.map(|(_, hash)| hash);
@@ -32,7 +32,7 @@ impl State {
     }
 }
 
-/// The chain's id; `None` where the row that holds it is gone, or its table.
+/// The chain's id; `None` if its row or its table is missing.
 pub fn find_id(connection: &Connection) -> Result<Option<String>, Error> {
     let find = || -> rusqlite::Result<Option<String>> {
         if !connection.table_exists(None, "chain")? {
@@ -47,7 +47,7 @@ pub fn find_id(connection: &Connection) -> Result<Option<String>, Error> {
     find().map_err(Error::cannot("read the chain's id"))
 }
 
-/// Id and hash of the receipt at a position, whatever else is wrong with it.
+/// Id and hash of the receipt at a position, even if the receipt is otherwise damaged.
 pub fn standing(connection: &Connection, seq: i64) -> Result<Option<(String, String)>, Error> {
     connection
         .prepare_cached("SELECT event_id, receipt_hash FROM receipts NOT INDEXED WHERE seq = ?1")
@@ -55,13 +55,13 @@ pub fn standing(connection: &Connection, seq: i64) -> Result<Option<(String, Str
         .map_err(Error::cannot("find a receipt"))
 }
 
-/// Text as it stands there; what is none is not equal to any.
+/// The stored text; an empty string, which equals no id or hash, if there is none.
 fn text(row: &Row<'_>, column: usize) -> rusqlite::Result<String> {
     let bytes = row.get_ref(column)?.as_bytes_or_null();
     Ok(String::from_utf8_lossy(bytes.ok().flatten().unwrap_or_default()).into_owned())
 }
 
-/// Position of the last receipt, whatever the recorded head says; 0 where there is none.
+/// Position of the last receipt, regardless of the recorded head; 0 if there is none.
 pub fn last_seq(connection: &Connection) -> Result<i64, Error> {
     connection
         .query_row("SELECT coalesce(max(seq), 0) FROM receipts NOT INDEXED", [], |row| row.get(0))
@@ -75,12 +75,12 @@ pub struct Restore {
     pub seq: i64,
     /// Its hash.
     pub receipt_hash: String,
-    /// What was restored, and what was known of the chain then.
+    /// What was restored, and what was known of the chain at the time.
     pub resource: String,
 }
 
-/// The newest `limit` receipts that record a restore, newest first. Such a receipt has
-/// no decision: no call of an agent can make one.
+/// The newest `limit` receipts that record a restore, newest first. They have no decision,
+/// so no agent's call can forge one.
 pub fn restores(connection: &Connection, limit: u32) -> Result<Vec<Restore>, Error> {
     const SELECT: &str = "SELECT seq, receipt_hash, resource FROM receipts \
          WHERE tool = 'restore' AND decision_id IS NULL \

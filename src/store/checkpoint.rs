@@ -1,12 +1,11 @@
-//! Keeping the write-ahead log bounded, away from the answers' path.
+//! Keeps the write-ahead log bounded, off the request path.
 //!
-//! With SQLite's own automatic checkpoint the committer whose frame crosses the
-//! threshold pays for all. Instead a thread moves pages into the database every
-//! eighth of a second without blocking anybody (PASSIVE); that alone never lets
-//! the log begin anew, so when few frames are left to move it stops the writer for
-//! a moment and restarts the log (RESTART), never waiting for a reader: while one
-//! reads, a backup for example, the log grows, and is brought back afterwards. Where short
-//! readers overlap so that one always reads, they are made to pause (see [`Views`]).
+//! With SQLite's automatic checkpoint, the commit that crosses the threshold pays for
+//! everybody. Instead, a thread moves pages into the database about every eighth of a second
+//! without blocking anyone (PASSIVE). That alone never restarts the log, so once few frames
+//! are left it pauses the writer briefly and restarts the log (RESTART). It never waits for a
+//! reader: while one is active, such as a backup, the log grows, and shrinks again afterwards.
+//! If overlapping short readers leave no gap, they are made to pause (see [`Views`]).
 
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -19,23 +18,23 @@ use super::views::Views;
 use crate::sync::{StopSignal, join};
 
 const PERIOD: Duration = Duration::from_millis(120);
-/// With fewer frames than this left to move, stopping the writer costs about a commit.
+/// With at most this many frames left to move, pausing the writer costs about one commit.
 const FRAMES_LEFT_MAX: i64 = 400;
 /// A log smaller than this is not worth restarting.
 const FRAMES_KEPT: i64 = 1000;
-/// A log of more than this, 32 MiB, is worth a pause of those who read.
+/// A log larger than this, 32 MiB, justifies pausing readers.
 const FRAMES_WITHOUT_PAUSE: i64 = 8192;
-/// How many periods pass after a pause that came to nothing, before the next.
+/// Periods to wait after an unsuccessful pause before the next one.
 const PERIODS_BETWEEN_PAUSES: u32 = 20;
 
-/// The thread, until it is stopped.
+/// Handle of the checkpoint thread.
 #[derive(Debug)]
 pub(crate) struct Checkpointer {
     stop: Arc<StopSignal>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What `PRAGMA wal_checkpoint` says.
+/// The result of `PRAGMA wal_checkpoint`.
 #[derive(Debug, Clone, Copy)]
 struct Progress {
     busy: bool,
@@ -50,9 +49,9 @@ impl Checkpointer {
         views: Arc<Views>,
     ) -> std::io::Result<Self> {
         let stop = Arc::<StopSignal>::default();
-        let told = Arc::clone(&stop);
+        let stop_signal = Arc::clone(&stop);
         let thread = thread::Builder::new().name("checkpoint".to_owned()).spawn(move || {
-            Log { connection, committer, views, restarted_at: 0, rest: 0 }.keep_short(&told)
+            Log { connection, committer, views, restarted_at: 0, rest: 0 }.keep_short(&stop_signal)
         })?;
         Ok(Checkpointer { stop, thread: Mutex::new(Some(thread)) })
     }
@@ -64,15 +63,15 @@ impl Checkpointer {
     }
 }
 
-/// What the thread works with.
+/// The thread's state.
 struct Log {
     connection: Connection,
     committer: Arc<Committer>,
     views: Arc<Views>,
-    /// How many frames the log had when it was told to begin anew. It does so with the
-    /// next commit; until then there is nothing to do.
+    /// Frames in the log when it was last marked for restart. The restart happens at the next
+    /// commit; until then there is nothing to do.
     restarted_at: i64,
-    /// Periods until readers may be made to pause again.
+    /// Periods until readers may be paused again.
     rest: u32,
 }
 
@@ -102,7 +101,7 @@ impl Log {
         Ok(())
     }
 
-    /// While nobody reads, all frames can be moved.
+    /// With all readers paused, all frames can be moved.
     fn restart_in_a_pause(&mut self) -> rusqlite::Result<()> {
         let views = Arc::clone(&self.views);
         let restarted = views.pause(|| {
@@ -115,7 +114,7 @@ impl Log {
         restarted.transpose().map(|_| ())
     }
 
-    /// Stops the writer for a moment; says whether the log will begin anew.
+    /// Pauses the writer briefly; returns whether the log will restart.
     fn restart(&mut self) -> rusqlite::Result<bool> {
         let restart = self.committer.between_batches(|_| self.checkpoint("RESTART")).transpose()?;
         let restarted = restart.filter(|restart| !restart.busy);

@@ -1,31 +1,31 @@
-//! The WHERE of a list that holds what passes every condition that is given.
+//! Builds the WHERE clause of a list: the conjunction of its filters.
 
 use rusqlite::{Params, ToSql, params_from_iter};
 
-/// What passes without a condition.
+/// The clause without any condition.
 const EVERYTHING: &str = "1";
 
-/// The conditions, and the values of the statement they stand in.
+/// The conditions, and the bound values of the whole statement.
 pub(super) struct Conditions {
     sql: String,
     values: Vec<Box<dyn ToSql>>,
 }
 
 impl Conditions {
-    /// Everything passes.
+    /// No condition: everything passes.
     pub(super) fn new() -> Self {
         Conditions { sql: EVERYTHING.to_owned(), values: Vec::new() }
     }
 
-    /// Adds a condition on the value that its `?` stand for, where there is one.
+    /// Adds a condition if there is a value; each `?` in it stands for that value.
     pub(super) fn and(&mut self, condition: &str, value: Option<&str>) {
         if let Some(value) = value {
-            let place = self.bind(value.to_owned());
-            self.sql.push_str(&format!(" AND {}", condition.replace('?', &place)));
+            let placeholder = self.bind(value.to_owned());
+            self.sql.push_str(&format!(" AND {}", condition.replace('?', &placeholder)));
         }
     }
 
-    /// Adds a value; returns its place in the statement.
+    /// Binds a value; returns its placeholder.
     pub(super) fn bind(&mut self, value: impl ToSql + 'static) -> String {
         self.values.push(Box::new(value));
         format!("?{}", self.values.len())
@@ -36,12 +36,12 @@ impl Conditions {
         self.sql == EVERYTHING
     }
 
-    /// What must hold.
+    /// The clause.
     pub(super) fn sql(&self) -> &str {
         &self.sql
     }
 
-    /// Every value, in the order of their places.
+    /// The values, in the order of their placeholders.
     pub(super) fn values(&self) -> impl Params {
         params_from_iter(self.values.iter().map(|value| &**value))
     }

@@ -1,6 +1,6 @@
-//! Opening SQLite connections: the only place with open flags, and with what a connection is
-//! set to for good. A PRAGMA elsewhere belongs to one task: a checkpoint, a step of the
-//! schema, a look at what a database says of itself.
+//! Opening SQLite connections: the only place with open flags and permanent connection
+//! settings. A PRAGMA anywhere else belongs to a single task: a checkpoint, a schema step, an
+//! inspection.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,18 +10,18 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Result};
 
 use super::migrate;
 
-/// How long a connection waits for a lock that another program holds: a request that
-/// came amid one such wait and sits through the next is still answered within 5 s.
+/// How long a connection waits for a lock held by another program. A request that arrives
+/// during one such wait and sits through the next is still answered within 5 s.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a look at a database waits to be alone with it.
+/// How long an inspection waits for exclusive access to a database.
 const ALONE_TIMEOUT: Duration = Duration::from_millis(100);
-/// The log is cut back to this size when it restarts.
+/// The log is truncated to this size when it restarts.
 pub(crate) const JOURNAL_BYTES_MAX: i64 = 64 << 20;
-/// Prepared statements kept by each connection.
+/// Prepared statements cached by each connection.
 const STATEMENTS_KEPT: usize = 64;
 
-/// No URI file names: a name is a name. No mutex: a connection is used by one
-/// thread at a time, which the borrow checker sees to.
+/// No URI file names: paths are taken literally. No mutex: a connection is used by one thread
+/// at a time, which the borrow checker enforces.
 const FLAGS: OpenFlags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
 
 /// The one connection that writes.
@@ -29,19 +29,20 @@ pub(crate) fn writer(path: &Path) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, FLAGS | OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     prepare(&connection)?;
     use_log(&connection)?;
-    // The answer goes out after the sync: FULL syncs the log at every commit.
+    // Answers are sent after the sync: FULL syncs the log at every commit.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
-    // What is taken out, as an approval's frozen call is, leaves the file: its place is
-    // written over with zeros. Evidence is only ever added, so it costs requests nothing.
+    // Removed content, such as an approval's frozen call, must leave the file: it is
+    // overwritten with zeros. Evidence is only ever added, so this costs requests nothing.
     connection.pragma_update(None, "secure_delete", true)?;
-    // Checkpoints run away from the answer's path; see `checkpoint`.
+    // Checkpoints run off the request path; see `checkpoint`.
     connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "journal_size_limit", JOURNAL_BYTES_MAX)?;
     Ok(connection)
 }
 
-/// A database in the making: nobody's until it has its name, and synced by who gives it.
+/// A database under construction: unused until it gets its final name, and synced by whoever
+/// names it.
 pub(crate) fn creator(path: &Path) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, FLAGS | OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     prepare(&connection)?;
@@ -50,7 +51,7 @@ pub(crate) fn creator(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Ends the making: the file says that it has a log, as no copy of a database does.
+/// Finishes construction: switches the file to log mode, which no copy of a database is in.
 pub(crate) fn finish(creator: Connection) -> Result<()> {
     use_log(&creator)?;
     // Closing removes the log, which is empty.
@@ -68,9 +69,9 @@ pub(crate) fn checkpointer(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-/// A connection that reads the live database. Also the source of a backup: a
-/// source opened read-only is enough for `VACUUM INTO`, and NOFOLLOW keeps it from
-/// writing through a symbolic link at the output's name.
+/// A connection that reads the live database. Also the source of a backup: `VACUUM INTO`
+/// works from a read-only source, and NOFOLLOW keeps it from writing through a symbolic link
+/// at the output path.
 pub(crate) fn reader(path: &Path) -> Result<Connection> {
     let flags = FLAGS | OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NOFOLLOW;
     let connection = Connection::open_with_flags(path, flags)?;
@@ -78,8 +79,8 @@ pub(crate) fn reader(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Reads a file that nobody writes to, and touches nothing beside it. Ignores a
-/// write-ahead log: for files that have none.
+/// Reads a file that nobody writes to, without touching any side file. Ignores a write-ahead
+/// log, so the file must not have one.
 pub(crate) fn immutable(path: &Path) -> Result<Connection> {
     let flags = FLAGS | OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
     let connection = Connection::open_with_flags(immutable_uri(path), flags)?;
@@ -87,12 +88,12 @@ pub(crate) fn immutable(path: &Path) -> Result<Connection> {
     Ok(connection)
 }
 
-/// Reads a database that no gateway runs on together with its log, and leaves both
-/// as they are.
+/// Reads a database that no gateway is running on, together with its log, and leaves both
+/// unchanged.
 ///
-/// An exclusive connection keeps the log's index in memory, and does not checkpoint
-/// when it closes. Where another program has the database open, a shell for example,
-/// there is an index already, and an ordinary reader changes nothing either.
+/// An exclusive connection keeps the log's index in memory, and this one does not checkpoint
+/// on close. If another program, such as a shell, has the database open, an index already
+/// exists and an ordinary reader changes nothing either.
 pub(crate) fn with_log(path: &Path) -> Result<Connection> {
     match with_log_alone(path) {
         Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) => reader(path),
@@ -107,31 +108,31 @@ fn with_log_alone(path: &Path) -> Result<Connection> {
     prepare(&connection)?;
     connection.busy_timeout(ALONE_TIMEOUT)?;
     connection.pragma_update(None, "query_only", true)?;
-    // The lock is taken by the first read.
+    // The first read takes the lock.
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(connection)
 }
 
-/// Lets a connection that was opened to read be the source of a copy: `VACUUM INTO` counts
-/// as a write of the connection, though not of the database.
+/// Lets a reading connection be the source of a copy: `VACUUM INTO` counts as a write by the
+/// connection, though not to the database.
 pub(crate) fn may_copy(connection: &Connection) -> Result<()> {
     connection.pragma_update(None, "query_only", false)
 }
 
-/// A write that reaches the disk and changes no content. SQLite leaves a row that is
-/// set to what it is alone, but always writes the header when the version is set.
+/// A write that reaches the disk without changing content. SQLite skips rows that are set to
+/// their current value, but always writes the header when the version is set.
 pub(crate) fn touch(connection: &Connection) -> Result<()> {
     let set = format!("PRAGMA user_version = {}", migrate::latest());
     connection.prepare_cached(&set)?.execute([]).map(|_| ())
 }
 
-/// Changes by a change that another connection committed, by none of our own.
+/// A value that changes when another connection commits, but not when this one does.
 pub(crate) fn data_version(connection: &Connection) -> Result<i64> {
     connection.prepare_cached("PRAGMA data_version")?.query_row([], |row| row.get(0))
 }
 
-/// Switches to the write-ahead log: before any other pragma that writes to the
-/// header, so that a kill leaves a journal of one known shape.
+/// Switches to the write-ahead log. Must precede any other pragma that writes the header, so
+/// that a kill leaves a journal of one known shape.
 fn use_log(connection: &Connection) -> Result<()> {
     connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| {
         let mode: String = row.get(0)?;
@@ -142,14 +143,14 @@ fn use_log(connection: &Connection) -> Result<()> {
 fn prepare(connection: &Connection) -> Result<()> {
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
-    // A schema from elsewhere may not run functions with side effects, and a
-    // damaged page is an error instead of a wrong answer.
+    // A foreign schema must not run functions with side effects, and a damaged page must be an
+    // error instead of a wrong answer.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     connection.pragma_update(None, "cell_size_check", true)
 }
 
-/// The path as a URI: everything but unreserved characters percent-encoded.
+/// The path as a URI, percent-encoding everything but unreserved characters.
 fn immutable_uri(path: &Path) -> String {
     use std::os::unix::ffi::OsStrExt;
     let mut uri = String::from("file:");

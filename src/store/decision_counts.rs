@@ -1,9 +1,8 @@
-//! How many decisions there are of each kind. Counted by whoever records a decision, in the
-//! same transaction.
+//! The number of decisions of each kind, updated in the transaction that records a decision.
 //!
 //! # Performance
-//! A statement of its own and no trigger: one that a trigger makes change two tables keeps
-//! a journal of its own, which took half as long again as the whole insertion.
+//! A separate statement, not a trigger: a statement whose trigger changes a second table
+//! needs its own journal, which made the whole insertion take half as long again.
 
 use rusqlite::Connection;
 
@@ -13,11 +12,10 @@ use crate::domain::trust::TrustLevel;
 use super::commit::Tx;
 use super::error::Error;
 
-/// How decisions are counted whose trust is no level's word: the callers' own words are
-/// without number.
+/// The bucket for trust words that are not a level: callers may invent any number of them.
 const UNRECOGNIZED: &str = "unrecognized";
 
-/// Counts a decision that is recorded in this transaction.
+/// Counts a decision recorded in this transaction.
 pub(super) fn add(tx: &Tx<'_>, decision: &Decision) -> Result<(), Error> {
     let trust = decision.root_trust_level.as_str();
     let level = if TrustLevel::of(trust) == TrustLevel::Unrecognized { UNRECOGNIZED } else { trust };
@@ -34,15 +32,15 @@ pub(super) fn add(tx: &Tx<'_>, decision: &Decision) -> Result<(), Error> {
 /// The decisions of one kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecisionCount {
-    /// The outcome's word.
+    /// The outcome.
     pub outcome: String,
-    /// The effective trust; `unrecognized` for every word that is no level.
+    /// The effective trust; `unrecognized` for every word that is not a level.
     pub trust_level: String,
-    /// How many.
+    /// The number of decisions.
     pub count: i64,
 }
 
-/// Every kind that there is: a few dozen rows, however many decisions.
+/// Every kind: a few dozen rows, however many decisions there are.
 pub fn list(connection: &Connection) -> Result<Vec<DecisionCount>, Error> {
     connection
         .prepare_cached(

@@ -1,39 +1,39 @@
-//! What can go wrong below the services.
+//! Errors of the storage layer.
 
 use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-/// A failed operation on the open store. Cloned when one failure is everybody's.
+/// A failed operation on the open store. Cloned when one failure affects several callers.
 #[derive(Debug, Clone)]
 pub enum Error {
-    /// SQLite refused.
+    /// SQLite failed.
     Sqlite {
         /// What could not be done.
         doing: &'static str,
-        /// SQLite's own words.
+        /// SQLite's error.
         source: Arc<rusqlite::Error>,
     },
-    /// The system refused.
+    /// A system call failed.
     Io {
         /// What could not be done.
         doing: &'static str,
-        /// The system's own words.
+        /// The system's error.
         source: Arc<io::Error>,
     },
-    /// The database says what it must not say.
+    /// The database holds what it must never hold.
     Corrupt(String),
     /// The database file was moved or replaced under the running gateway.
     Replaced,
-    /// A neighbour's failed write took the whole transaction back.
+    /// Another operation's failed write rolled back the whole transaction.
     RolledBack,
-    /// Another program, or work of our own that did not end in time, still has the database
-    /// open.
+    /// Another program, or work of the gateway that did not end in time, still has the
+    /// database open.
     InUse,
     /// The operation panicked; it was rolled back.
     Panicked,
-    /// The store is closed, or about to be.
+    /// The store is closed or closing.
     Closed,
 }
 
@@ -43,12 +43,14 @@ impl Error {
         move |source| Error::Sqlite { doing, source: Arc::new(source) }
     }
 
-    /// For `and_then` on the count of an INSERT: a trigger that is not ours may make
-    /// one succeed and write nothing.
+    /// For `and_then` on the row count of a statement: a foreign trigger may make it succeed
+    /// without writing anything.
     pub fn unless_one(doing: &'static str) -> impl Fn(usize) -> Result<(), Error> {
         move |count| match count {
             1 => Ok(()),
-            _ => Err(Error::Corrupt(format!("cannot {doing}: the database took it and kept {count} rows"))),
+            _ => {
+                Err(Error::Corrupt(format!("cannot {doing}: SQLite reported success but kept {count} rows")))
+            }
         }
     }
 
@@ -57,7 +59,7 @@ impl Error {
         move |source| Error::Io { doing, source: Arc::new(source) }
     }
 
-    /// Whether the gateway's own stop is the reason.
+    /// Whether the cause is the gateway's own shutdown.
     pub fn is_stop(&self) -> bool {
         match self {
             Error::Sqlite { source, .. } => {
@@ -73,7 +75,7 @@ impl Error {
         }
     }
 
-    /// Whether there was no room left: SQLite's FULL, or the system's ENOSPC, EDQUOT or EFBIG.
+    /// Whether space ran out: SQLite's FULL, or the system's ENOSPC, EDQUOT or EFBIG.
     pub fn is_disk_full(&self) -> bool {
         match self {
             Error::Sqlite { source, .. } => source.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull),
@@ -87,8 +89,8 @@ impl Error {
         }
     }
 
-    /// Whether SQLite could not write and does not say why, IOERR_WRITE: a quota or a limit
-    /// on the size of files was reached, or the disk fails or has become read-only.
+    /// Whether SQLite could not write and does not say why (IOERR_WRITE): a quota or file size
+    /// limit was reached, or the disk is failing or read-only.
     pub fn is_write_refused(&self) -> bool {
         match self {
             Error::Sqlite { source, .. } => source
@@ -105,7 +107,7 @@ impl Error {
     }
 }
 
-/// Whether a system call failed for want of room.
+/// Whether a system call failed for lack of space.
 pub fn is_disk_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -120,12 +122,12 @@ impl fmt::Display for Error {
             Error::Io { doing, source } => write!(f, "cannot {doing}: {source}"),
             Error::Corrupt(what) => f.write_str(what),
             Error::Replaced => {
-                f.write_str("the database file was moved or replaced while the gateway runs; restart it")
+                f.write_str("the database file was moved or replaced under the running gateway; restart it")
             }
             Error::RolledBack => f.write_str("the transaction was rolled back by a failed write"),
             Error::InUse => f.write_str(
                 "the database is still being read, by another program or by work of the gateway that did \
-                 not end in time, so its log could not be moved into it",
+                 not end in time, so its log could not be merged into it",
             ),
             Error::Panicked => f.write_str("the operation panicked and was rolled back"),
             Error::Closed => f.write_str("the store is closed"),
@@ -148,10 +150,10 @@ impl std::error::Error for Error {
     }
 }
 
-const FREE_SOME_ROOM: &str = "free some room on the disk, and start again";
+const FREE_DISK_SPACE: &str = "free some disk space and start again";
 
-/// Why the gateway does not start on a database: one line that says what is wrong
-/// and what to do. Whoever returns it has left every file as it was.
+/// Why the gateway refuses to start on a database: one line that says what is wrong and what
+/// to do. Returning it implies that every file is unchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     what: String,
@@ -164,12 +166,12 @@ impl Refusal {
         Refusal { what: what.into(), remedy: remedy.into() }
     }
 
-    /// For `map_err` on system calls: what could not be done with which file.
+    /// For `map_err` on system calls: names the operation and the file.
     pub fn io(doing: &'static str, path: &Path) -> impl Fn(io::Error) -> Refusal {
         let path = path.display().to_string();
         move |error| {
             let remedy =
-                if is_disk_full(&error) { FREE_SOME_ROOM } else { "check the path, its owner and its disk" };
+                if is_disk_full(&error) { FREE_DISK_SPACE } else { "check the path, its owner and its disk" };
             Refusal::new(format!("cannot {doing} {path}: {error}"), remedy)
         }
     }
@@ -179,26 +181,26 @@ impl Refusal {
         move |error| Refusal::of_sqlite(doing, &error)
     }
 
-    /// A database that is locked, or on a disk that fails, is not a damaged one.
+    /// A database that is locked or on a failing disk must not be called damaged.
     fn of_sqlite(doing: &'static str, error: &rusqlite::Error) -> Refusal {
         use rusqlite::ErrorCode::{DatabaseBusy, DatabaseCorrupt, DatabaseLocked, DiskFull, NotADatabase};
         let what = format!("cannot {doing}: {error}");
         match error.sqlite_error_code() {
             Some(DatabaseBusy | DatabaseLocked) => {
-                Refusal::new(what, "another program has it open: close that, and start again")
+                Refusal::new(what, "another program has it open: close that program and start again")
             }
-            Some(DiskFull) => Refusal::new(what, FREE_SOME_ROOM),
+            Some(DiskFull) => Refusal::new(what, FREE_DISK_SPACE),
             Some(DatabaseCorrupt | NotADatabase) | None => Refusal::damaged(what),
             Some(_) => Refusal::new(what, "check the disk, its free space, and the files' owner and modes"),
         }
     }
 
-    /// The same, with what to do for somebody who is not starting a gateway.
+    /// The same with another remedy, for commands that do not start a gateway.
     pub(crate) fn with_remedy(self, remedy: impl Into<String>) -> Self {
         Refusal { remedy: remedy.into(), ..self }
     }
 
-    /// The file is not whole.
+    /// The database is damaged.
     pub fn damaged(what: impl Into<String>) -> Self {
         Refusal::new(what, "move the damaged file away and restore a backup in its place")
     }

@@ -1,4 +1,4 @@
-//! Small file-system helpers: private files, synced folders, whole replacements.
+//! File-system helpers: private files, synced folders, atomic replacement.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
@@ -13,7 +13,7 @@ pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// The folder of `path`.
+/// The folder that contains `path`.
 pub fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if folder != Path::new("") => folder,
@@ -21,8 +21,8 @@ pub fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// Makes a folder and those above it, readable by the owner alone; each that is made
-/// survives a power cut.
+/// Creates a folder and its missing parents, accessible only to the owner; each created
+/// folder survives a power cut.
 pub fn create_private_folder(path: &Path) -> io::Result<()> {
     let made = DirBuilder::new().mode(0o700).create(path);
     match made {
@@ -36,18 +36,18 @@ pub fn create_private_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes a file that must not exist, readable by the owner alone.
+/// Creates a file, accessible only to the owner; fails if it exists.
 pub fn create_private_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Opens a file for reading; `None` where nothing but a link, a folder or a device has
-/// this name. A pipe is not waited for.
+/// Opens a regular file for reading; `None` if there is none: nothing, or a link, folder,
+/// pipe or device. Never blocks on a pipe.
 pub fn open_regular(path: &Path) -> io::Result<Option<File>> {
     use rustix::fs::{Mode, OFlags};
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
     let file = match rustix::fs::open(path, flags, Mode::empty()) {
-        // LOOP: a link. NXIO: a socket, or a device that is not there.
+        // LOOP: a link. NXIO: a socket, or a missing device.
         Err(rustix::io::Errno::LOOP | rustix::io::Errno::NXIO) => return Ok(None),
         Err(error) if is_absent(&error.into()) => return Ok(None),
         opened => File::from(opened?),
@@ -55,8 +55,8 @@ pub fn open_regular(path: &Path) -> io::Result<Option<File>> {
     Ok(file.metadata()?.is_file().then_some(file))
 }
 
-/// Opens a file for reading, also by a link; a pipe or a device in its place is an error
-/// at once, instead of a wait for whoever may write to it.
+/// Opens a regular file for reading, following links; a pipe or a device is an immediate
+/// error instead of blocking until somebody writes to it.
 pub fn open_file(path: &Path) -> io::Result<File> {
     use rustix::fs::{Mode, OFlags};
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
@@ -64,31 +64,31 @@ pub fn open_file(path: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() { Ok(file) } else { Err(no_regular_file()) }
 }
 
-/// A pipe, a folder or a device has the name.
+/// The error for a pipe, folder or device where a file is expected.
 pub fn no_regular_file() -> io::Error {
-    io::Error::other("it is no regular file")
+    io::Error::other("not a regular file")
 }
 
-/// The content of a small file: one of more than `bytes_max` is an error.
+/// The content of a small file; more than `bytes_max` bytes are an error.
 pub fn read_small(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     open_file(path)?.take(bytes_max + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > bytes_max {
-        let message = format!("it has more than {bytes_max} bytes");
+        let message = format!("it is larger than {bytes_max} bytes");
         return Err(io::Error::new(io::ErrorKind::InvalidData, message));
     }
     Ok(bytes)
 }
 
-/// Syncs a file, so that its content survives a power cut, or a folder, so that the names
-/// made or removed in it do.
+/// Syncs a file, so that its content survives a power cut, or a folder, so that names
+/// created or removed in it do.
 pub fn sync(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-/// Gives a finished, synced file its name, never another's, and syncs the folder. A
-/// hard link fails on a taken name; where the file system has none, a rename that does
-/// not replace does the same. After a failure the name is as free as before.
+/// Gives a finished, synced file its final name without ever replacing another file, and
+/// syncs the folder. A hard link fails if the name is taken; file systems without hard links
+/// get a non-replacing rename instead. After a failure the name is as free as before.
 pub fn publish(partial: &Path, path: &Path) -> io::Result<()> {
     let here = rustix::fs::CWD;
     match fs::hard_link(partial, path) {
@@ -111,7 +111,7 @@ fn has_no_hard_links(error: &io::Error) -> bool {
     )
 }
 
-/// Replaces a small file: after a power cut it has the old content or the new.
+/// Replaces a small file atomically: after a power cut it has the old content or the new.
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     let partial = with_suffix(path, ".partial");
     remove_if_there(&partial)?;
@@ -124,7 +124,7 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     sync(folder_of(path))
 }
 
-/// Removes a file; one that is not there is no error.
+/// Removes a file; a missing file is not an error.
 pub fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -132,13 +132,13 @@ pub fn remove_if_there(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether a failure means that there is no such file: also a side file of a name so
-/// long that it cannot exist.
+/// Whether an error means that there is no such file. A side file whose name is too long
+/// cannot exist either.
 pub fn is_absent(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidFilename)
 }
 
-/// Whether anything has this name: a file, a folder, a link that leads nowhere.
+/// Whether anything has this name, including a folder or a dangling link.
 pub fn is_taken(path: &Path) -> io::Result<bool> {
     match fs::symlink_metadata(path) {
         Ok(_) => Ok(true),
@@ -147,7 +147,7 @@ pub fn is_taken(path: &Path) -> io::Result<bool> {
     }
 }
 
-/// What tells a file from every other that is there now, whatever it is called.
+/// Identifies a file among all that exist now, whatever its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileId {
     device: u64,
@@ -160,7 +160,7 @@ impl FileId {
         FileId { device: metadata.dev(), inode: metadata.ino() }
     }
 
-    /// The file of this name, by a link too; `None` where there is none.
+    /// The file of this name, links followed; `None` if there is none.
     pub fn at(path: &Path) -> io::Result<Option<Self>> {
         match fs::metadata(path) {
             Ok(metadata) => Ok(Some(FileId::of(&metadata))),
@@ -175,7 +175,7 @@ pub fn has_name(file: &File, path: &Path) -> io::Result<bool> {
     Ok(FileId::at(path)? == Some(FileId::of(&file.metadata()?)))
 }
 
-/// Bytes that this user may still write to the disk of `path`.
+/// Free space on the disk of `path` that this user may write, in bytes.
 pub fn free_bytes(path: &Path) -> io::Result<u64> {
     Ok(Disk::of(rustix::fs::statvfs(path)?).free_bytes)
 }

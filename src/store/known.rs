@@ -1,15 +1,14 @@
-//! What the hot path looks up with every request, kept in memory and never stale:
-//! agents and operators by their token, registered actions by their names, and the
-//! policies in force.
+//! A cache, never stale, of what every request looks up: agents and operators by token,
+//! registered actions by name, and the policies in force.
 //!
 //! # Why it cannot be stale
-//! - Every committed change to one of the tables, and every change that somebody else made
-//!   to the database (`PRAGMA data_version`), forgets everything before the next
-//!   transaction decides anything.
-//! - Inside a transaction that changes one of them nothing is looked up or kept here.
-//! - What a reader found is kept only if nothing was forgotten since it began to read.
+//! - Every committed change to one of these tables, and every change another program made to
+//!   the database (`PRAGMA data_version`), clears the cache before the next transaction
+//!   decides anything.
+//! - A transaction that changes one of these tables bypasses the cache from then on.
+//! - A reader's result is cached only if the cache was not cleared since it began to read.
 //!
-//! Only what is there is kept, so guesses cost the guesser a query and take no memory.
+//! Misses are not cached, so a guessed token costs a query and no memory.
 
 use std::collections::HashMap;
 use std::hash::Hash as StdHash;
@@ -25,27 +24,27 @@ use crate::domain::tool::ToolAction;
 
 use crate::sync::unpoisoned;
 
-/// Entries of each kind; beyond it everything is forgotten, which is always right.
+/// Maximum entries per table; a full table is cleared, which is always correct.
 const ENTRIES_MAX: usize = 10_000;
 
-/// Compiled sets of policies that are kept: the one in force, and the last before it, by
-/// which requests that come again were decided.
+/// Compiled policy sets to keep: the one in force and the ones before it, by which repeated
+/// requests were decided.
 const COMPILED_MAX: usize = 4;
 
-/// The memory, shared by the writer and whoever authenticates.
+/// The cache, shared by the writer and by authentication.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     tables: Mutex<Tables>,
     compiled: Compiled,
 }
 
-/// Sets of policies by what they are made of. A set names every document by its hash, so
-/// what is here is never stale, committed or not: it is only not in force.
+/// Policy sets by content. A set names every document by its hash, so an entry is never
+/// stale, committed or not: at worst it is not in force.
 #[derive(Debug, Default)]
 pub(crate) struct Compiled(Mutex<Vec<Arc<PolicySet>>>);
 
 impl Compiled {
-    /// The set of this pack and these versions; `load` makes it where it is not kept.
+    /// The set of this pack and these versions; calls `load` on a miss.
     pub(crate) fn set_or<E>(
         &self,
         pack: &Pack,
@@ -61,7 +60,7 @@ impl Compiled {
         Ok(set)
     }
 
-    /// Keeps a set that was just made.
+    /// Adds a set.
     pub(crate) fn keep(&self, set: Arc<PolicySet>) {
         let mut kept = unpoisoned(&self.0);
         kept.insert(0, set);
@@ -71,7 +70,7 @@ impl Compiled {
 
 #[derive(Debug, Default)]
 struct Tables {
-    /// Counts how often everything was forgotten.
+    /// How many times everything was cleared.
     generation: u64,
     agents: HashMap<Hash, Arc<Agent>>,
     operators: HashMap<Hash, Arc<Operator>>,
@@ -79,27 +78,27 @@ struct Tables {
     policies: Option<Arc<PolicySet>>,
 }
 
-/// What a decision rests on, beside the call itself.
+/// The inputs of a decision, apart from the call itself.
 #[derive(Debug, Clone)]
 pub struct Basis {
-    /// Who asks.
+    /// The calling agent.
     pub agent: Arc<Agent>,
-    /// What is registered for the action.
+    /// The registered action.
     pub action: Arc<ToolAction>,
     /// The policies in force.
     pub policies: Arc<PolicySet>,
 }
 
 impl Basis {
-    /// Whether a decision on these would be the same. Another set of policies counts as
-    /// another one even where its rules are the same.
+    /// Whether a decision on these inputs would be the same. A different policy set counts as
+    /// different even if its rules are equal.
     pub fn is(&self, agent: &Agent, action: Option<&ToolAction>, policies: &Arc<PolicySet>) -> bool {
         Arc::ptr_eq(&self.policies, policies) && *self.agent == *agent && Some(&*self.action) == action
     }
 }
 
 impl Known {
-    /// What a decision will most likely rest on; `None` where a part of it is not known.
+    /// The likely inputs of a decision; `None` unless all are cached.
     pub(crate) fn basis(&self, token: Hash, names: &(String, String)) -> Option<Basis> {
         let tables = unpoisoned(&self.tables);
         Some(Basis {
@@ -109,7 +108,7 @@ impl Known {
         })
     }
 
-    /// The agent of a token; `find` looks it up where it is not known.
+    /// The agent of a token; calls `find` on a miss.
     pub(crate) fn agent_or<E>(
         &self,
         token: Hash,
@@ -118,7 +117,7 @@ impl Known {
         self.known_or(|tables| &mut tables.agents, &token, find)
     }
 
-    /// The operator of a token; `find` looks it up where it is not known.
+    /// The operator of a token; calls `find` on a miss.
     pub(crate) fn operator_or<E>(
         &self,
         token: Hash,
@@ -127,7 +126,7 @@ impl Known {
         self.known_or(|tables| &mut tables.operators, &token, find)
     }
 
-    /// The action of these names; `find` looks it up where it is not known.
+    /// The action of these names; calls `find` on a miss.
     pub(crate) fn action_or<E>(
         &self,
         names: &(String, String),
@@ -136,13 +135,13 @@ impl Known {
         self.known_or(|tables| &mut tables.actions, names, find)
     }
 
-    /// The policies in force, where they are known.
+    /// The policies in force, if cached.
     pub(crate) fn policies(&self) -> Option<Arc<PolicySet>> {
         unpoisoned(&self.tables).policies.clone()
     }
 
-    /// The same; `find` looks them up where they are not known, on a view that must not
-    /// begin before this is called.
+    /// The policies in force; calls `find` on a miss, whose view of the database must not have
+    /// begun before this call.
     pub(crate) fn policies_or<E>(
         &self,
         find: impl FnOnce() -> Result<Arc<PolicySet>, E>,
@@ -162,7 +161,7 @@ impl Known {
         Ok(found)
     }
 
-    /// Policies by their content.
+    /// Policy sets by content.
     pub(crate) fn compiled(&self) -> &Compiled {
         &self.compiled
     }

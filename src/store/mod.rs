@@ -1,9 +1,9 @@
-//! SQLite: one connection writes, one reads, one keeps the write-ahead log short, and what
-//! may take long reads on a connection of its own. Nothing else opens the file.
+//! The SQLite store. One connection writes, one serves short reads, one checkpoints the
+//! write-ahead log, and every potentially long read opens its own. Nothing else opens the file.
 //!
 //! [`Store::write`] runs an operation in a transaction that is on disk when it returns;
-//! [`Store::read`] and [`Store::read_aside`] run one on a consistent view. The functions that
-//! take a [`Tx`] or a `Connection` are in one file per table.
+//! [`Store::read`] and [`Store::read_aside`] run a query on a consistent view. The functions
+//! that take a [`Tx`] or a `Connection` are in one file per table.
 
 pub mod agents;
 pub mod approvals;
@@ -62,8 +62,8 @@ pub use error::{Error, Refusal};
 pub use known::Basis;
 pub use stopping::Stopping;
 
-/// How far the clock may be behind the last receipt without a word about it.
-const CLOCK_BEHIND_SECONDS_TOLD: i64 = 300;
+/// How far the clock may be behind the last receipt before a warning is logged.
+const CLOCK_BEHIND_SECONDS_MAX: i64 = 300;
 
 /// The open database.
 pub struct Store {
@@ -91,17 +91,17 @@ impl Store {
     fn start(path: &Path, layout: &guard::Layout, writer: Connection, now: Timestamp) -> Result<Self, Error> {
         let open = Error::cannot("open the database");
         let head = Head::load(&writer)?;
-        if let Some(last) = head.time_ahead(now, CLOCK_BEHIND_SECONDS_TOLD) {
+        if let Some(last) = head.time_ahead(now, CLOCK_BEHIND_SECONDS_MAX) {
             log::warn!(
                 "the clock says {now}, but the last receipt is of {last}: receipts will carry that time until \
-                 the clock has reached it; see that the clock is right"
+                 the clock catches up; check the clock"
             );
         }
         connection::touch(&writer).map_err(Error::cannot("write to the database"))?;
         let reader = connection::reader(path).map_err(&open)?;
         Head::load(&reader)?;
         let checkpoints = connection::checkpointer(path).map_err(&open)?;
-        let watch = Watch::new(path, &layout.wal).map_err(Error::cannot_io("look at the database"))?;
+        let watch = Watch::new(path, &layout.wal).map_err(Error::cannot_io("stat the database files"))?;
         let watch = Arc::new(watch);
         let known = Arc::new(Known::default());
         let committer = Committer::start(writer, head, Arc::clone(&watch), Arc::clone(&known))
@@ -123,10 +123,10 @@ impl Store {
         })
     }
 
-    /// Runs `operation` in a write transaction; when this returns `Ok`, it is on disk.
+    /// Runs `operation` in a write transaction; once this returns `Ok`, it is on disk.
     ///
-    /// Several callers' operations share a transaction, each in a savepoint of its
-    /// own: one that fails is taken back alone.
+    /// Concurrent operations share a transaction, each in its own savepoint: one that fails
+    /// is rolled back alone.
     pub fn write<T, E, F>(&self, operation: F) -> Result<T, E>
     where
         F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
@@ -136,8 +136,8 @@ impl Store {
         self.committer.write(operation)
     }
 
-    /// The same without waiting: `done` gets the result once it is on disk or has
-    /// failed. It runs between two commits, so it must be short.
+    /// Like [`Store::write`], without blocking: `done` gets the result once it is on disk or
+    /// has failed. `done` runs between two commits, so it must be short.
     pub fn write_then<T, E, F, D>(&self, operation: F, done: D)
     where
         F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
@@ -148,8 +148,8 @@ impl Store {
         self.committer.write_then(operation, done);
     }
 
-    /// Runs `query` on one consistent view of what is committed. Short work only:
-    /// the reader is one, and guarded by a mutex.
+    /// Runs `query` on one consistent view of the committed state. Short queries only: there
+    /// is a single shared reader, behind a mutex.
     pub fn read<T, E, F>(&self, query: F) -> Result<T, E>
     where
         F: FnOnce(&Connection) -> Result<T, E>,
@@ -165,8 +165,8 @@ impl Store {
         result
     }
 
-    /// The same on a connection of its own, for what may take long: nobody waits for it,
-    /// and a stop waits for two seconds of it at most.
+    /// Like [`Store::read`], on a separate connection, for queries that may take long: they
+    /// block no other reader, and a shutdown waits at most two seconds for them.
     pub fn read_aside<T, E, F>(&self, query: F) -> Result<T, E>
     where
         F: FnOnce(&Connection) -> Result<T, E>,
@@ -175,8 +175,8 @@ impl Store {
         self.read_for(Length::Short, query)
     }
 
-    /// The same for what takes as long as the history is: a verification. While it runs, the
-    /// write-ahead log cannot be restarted.
+    /// Like [`Store::read_aside`], for work that grows with the history, such as a
+    /// verification. While it runs, the write-ahead log cannot be restarted.
     pub fn read_long<T, E, F>(&self, query: F) -> Result<T, E>
     where
         F: FnOnce(&Connection) -> Result<T, E>,
@@ -196,33 +196,33 @@ impl Store {
         on_one_view(&connection, query)
     }
 
-    /// The agent whose token hashes to this. From memory where it is known; whoever
-    /// acts on it looks again inside the transaction.
+    /// The agent whose token has this hash, from the cache if possible. A caller that acts on
+    /// it must look it up again inside the transaction.
     pub fn agent_by_token(&self, token: Hash) -> Result<Option<Arc<Agent>>, Error> {
         self.known.agent_or(token, || self.read(|connection| agents::find_by_token(connection, token)))
     }
 
-    /// The operator whose token hashes to this; whether it is live is for the caller to
-    /// ask. From memory where it is known; whoever changes anything by it looks again
+    /// The operator whose token has this hash, from the cache if possible; the caller must
+    /// check that the token is live. A caller that changes anything must look it up again
     /// inside the transaction.
     pub fn operator_by_token(&self, token: Hash) -> Result<Option<Arc<Operator>>, Error> {
         self.known.operator_or(token, || self.read(|connection| operators::find_by_token(connection, token)))
     }
 
-    /// What a decision would rest on, if all of it is in memory: for judging ahead of the
-    /// transaction, which compares it with what it finds then.
+    /// The inputs of a decision, if all of them are cached: for deciding ahead of the
+    /// transaction, which compares them with the current ones.
     pub fn basis(&self, token: Hash, names: &(String, String)) -> Option<Basis> {
         self.known.basis(token, names)
     }
 
-    /// The policies in force, on a view of [`Store::read`]. From memory where they are known.
+    /// The policies in force, on a view of [`Store::read`], from the cache if possible.
     pub fn policies(&self, view: &Connection) -> Result<Arc<PolicySet>, Error> {
         policies::known_or_loaded(&self.known, view)
     }
 
-    /// The source of a copy: `VACUUM INTO` is one statement, and refuses to run inside a
-    /// transaction. Whatever reads in more than one is [`Store::read_aside`]'s. It ends with
-    /// the gateway's stop.
+    /// The source of a copy. Not a read transaction: `VACUUM INTO` is a single statement and
+    /// refuses to run inside one. Multi-statement reads belong in [`Store::read_aside`].
+    /// A shutdown interrupts the copy.
     pub fn copy_source(&self) -> Result<CopySource<'_>, Error> {
         if self.stopping.is_set() {
             return Err(Error::Closed);
@@ -240,12 +240,12 @@ impl Store {
         connection::reader(&self.path).map_err(Error::cannot("open the database for reading"))
     }
 
-    /// Ends backups and verifications, and lets none begin: the gateway is stopping.
+    /// Interrupts backups and verifications and prevents new ones: the gateway is stopping.
     pub fn end_long_work(&self) {
         self.stopping.set();
     }
 
-    /// What long work goes by that is done beside the database.
+    /// Pacing for long work done outside the database.
     pub fn background(&self) -> Background {
         Background::beside(&self.stopping, &self.watch)
     }
@@ -255,26 +255,26 @@ impl Store {
         &self.path
     }
 
-    /// A write that changes nothing: it shows that the writer writes and syncs.
+    /// A write that changes nothing: it proves that the writer can write and sync.
     pub fn prove_writer(&self) -> Result<(), Error> {
         self.write(|tx| connection::touch(tx.connection()).map_err(Error::cannot("write to the database")))
     }
 
-    /// Fails when the files were moved or replaced under the gateway.
+    /// Fails if the files were moved or replaced under the running gateway.
     pub fn check_files(&self) -> Result<(), Error> {
         self.watch.check_files()
     }
 
-    /// How long ago the writer last committed, and what has failed since.
+    /// How long ago the writer last committed, and the write failure since then, if any.
     pub fn last_write(&self) -> (Duration, Option<String>) {
         self.watch.last_write()
     }
 
-    /// Commits what waits, moves the whole log into the database, and closes: no
-    /// log stays beside it. Operations that come later fail with [`Error::Closed`].
+    /// Commits what is queued, checkpoints the whole log into the database, and closes; no
+    /// log file remains. Later operations fail with [`Error::Closed`].
     ///
-    /// Fails with [`Error::Replaced`] when another file has taken the database's place:
-    /// what was written is in the file that was moved away.
+    /// Fails with [`Error::Replaced`] if another file has taken the database's place: the
+    /// committed data is in the file that was moved away.
     pub fn close(&self) -> Result<(), Error> {
         let in_place = self.check_files();
         self.end_long_work();
@@ -293,7 +293,7 @@ impl Store {
     }
 }
 
-/// A connection to copy from. As long as it lives, the write-ahead log cannot be restarted.
+/// A connection to copy from. While it exists, the write-ahead log cannot be restarted.
 #[derive(Debug)]
 pub struct CopySource<'a> {
     connection: Connection,
@@ -313,7 +313,7 @@ impl DerefMut for CopySource<'_> {
     }
 }
 
-/// Runs `query` in a read transaction: all its statements see one state.
+/// Runs `query` in a read transaction: all its statements see the same state.
 fn on_one_view<T, E: From<Error>>(
     connection: &Connection,
     query: impl FnOnce(&Connection) -> Result<T, E>,

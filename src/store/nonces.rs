@@ -1,9 +1,8 @@
-//! Nonces of requests that were taken.
+//! Nonces that requests have used.
 //!
 //! # Size
-//! Every nonce that is taken deletes up to `DELETED_AT_ONCE` that may be forgotten, which
-//! is more than it adds: the table shrinks to the nonces of the last minutes, and no
-//! transaction deletes more than a few.
+//! Taking a nonce deletes up to `DELETED_AT_ONCE` expired ones, more than it adds: the table
+//! shrinks to the nonces of the last few minutes, without ever deleting many rows at once.
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -14,10 +13,10 @@ use crate::domain::time::Timestamp;
 use super::commit::Tx;
 use super::error::Error;
 
-/// Most rows that one transaction deletes for one nonce.
+/// Maximum rows deleted per nonce taken.
 const DELETED_AT_ONCE: u32 = 4;
 
-/// Whether an agent's nonce was taken before.
+/// Whether an agent has used this nonce before.
 pub fn is_taken(connection: &Connection, agent_id: &str, nonce: Hash) -> Result<bool, Error> {
     connection
         .prepare_cached("SELECT 1 FROM request_nonces WHERE agent_id = ?1 AND nonce_sha256 = ?2")
@@ -26,7 +25,7 @@ pub fn is_taken(connection: &Connection, agent_id: &str, nonce: Hash) -> Result<
         .map_err(Error::cannot("look for a nonce"))
 }
 
-/// Takes an agent's nonce, and forgets some old ones; `false` if it was taken before.
+/// Takes an agent's nonce and deletes some expired ones; `false` if it was already taken.
 pub fn take(tx: &Tx<'_>, agent_id: &str, nonce: Hash, now: Timestamp) -> Result<bool, Error> {
     let inserted = tx
         .connection()
@@ -49,5 +48,5 @@ fn delete_some(tx: &Tx<'_>, before: Timestamp) -> Result<(), Error> {
         )
         .and_then(|mut delete| delete.execute((before.to_string(), DELETED_AT_ONCE)))
         .map(|_| ())
-        .map_err(Error::cannot("forget old nonces"))
+        .map_err(Error::cannot("delete expired nonces"))
 }

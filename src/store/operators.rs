@@ -1,4 +1,4 @@
-//! Operators' tokens. Of a token's text the database knows the SHA-256 alone.
+//! Operator tokens. The database stores only the SHA-256 of a token.
 
 use std::sync::Arc;
 
@@ -12,24 +12,24 @@ use super::column;
 use super::commit::Tx;
 use super::error::Error;
 
-/// A token as lists show it.
+/// A token as shown in lists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
     /// UUID.
     pub id: String,
     /// Unique name.
     pub name: String,
-    /// What it is for.
+    /// What it permits.
     pub scope: Scope,
-    /// When it was made.
+    /// When it was created.
     pub created_at: String,
-    /// The name of the token that made it.
+    /// The name of the token that created it.
     pub created_by: String,
-    /// From when on it is refused.
+    /// When it expires.
     pub expires_at: Option<String>,
     /// When it was revoked.
     pub revoked_at: Option<String>,
-    /// When it was last used, to the minute.
+    /// When it was last used, to within a minute.
     pub last_used_at: Option<String>,
 }
 
@@ -58,7 +58,7 @@ pub fn insert(tx: &mut Tx<'_>, token: &NewToken, sha256: Hash) -> Result<(), Err
         .and_then(Error::unless_one("record an operator's token"))
 }
 
-/// Ends a token; it opens nothing any more once this is committed.
+/// Revokes a token; it is invalid once this is committed.
 pub fn set_revoked(tx: &mut Tx<'_>, id: &str, now: Timestamp) -> Result<(), Error> {
     tx.changes_registry();
     tx.connection()
@@ -68,8 +68,8 @@ pub fn set_revoked(tx: &mut Tx<'_>, id: &str, now: Timestamp) -> Result<(), Erro
         .and_then(Error::unless_one("revoke an operator's token"))
 }
 
-/// Notes that a token was used, unless that was noted after `since` already. Nobody's
-/// decision depends on it, so what is known of operators stays known.
+/// Records that a token was used, unless a use after `since` is already recorded. No decision
+/// depends on it, so the cache stays valid.
 pub fn set_used(tx: &Tx<'_>, id: &str, now: Timestamp, since: Timestamp) -> Result<(), Error> {
     tx.connection()
         .prepare_cached(
@@ -78,10 +78,10 @@ pub fn set_used(tx: &Tx<'_>, id: &str, now: Timestamp, since: Timestamp) -> Resu
         )
         .and_then(|mut update| update.execute((id, now.to_string(), since.to_string())))
         .map(|_| ())
-        .map_err(Error::cannot("note the use of an operator's token"))
+        .map_err(Error::cannot("record the use of an operator's token"))
 }
 
-/// Finds a token by the SHA-256 of its text, from memory where it is known.
+/// Finds a token by its SHA-256, from the cache if possible.
 pub fn known_by_token(tx: &Tx<'_>, sha256: Hash) -> Result<Option<Arc<Operator>>, Error> {
     let find = || find_by_token(tx.connection(), sha256);
     match tx.known() {
@@ -90,7 +90,7 @@ pub fn known_by_token(tx: &Tx<'_>, sha256: Hash) -> Result<Option<Arc<Operator>>
     }
 }
 
-/// Finds a token by the SHA-256 of its text; expired and revoked ones too.
+/// Finds a token by its SHA-256, including expired and revoked ones.
 pub fn find_by_token(connection: &Connection, sha256: Hash) -> Result<Option<Operator>, Error> {
     connection
         .prepare_cached(
@@ -101,7 +101,7 @@ pub fn find_by_token(connection: &Connection, sha256: Hash) -> Result<Option<Ope
         .map_err(Error::cannot("find an operator's token"))
 }
 
-/// Finds a token by its id or else by its name.
+/// Finds a token by its id, or else by its name.
 pub fn find(connection: &Connection, id_or_name: &str) -> Result<Option<Token>, Error> {
     connection
         .prepare_cached(&format!(
@@ -111,7 +111,7 @@ pub fn find(connection: &Connection, id_or_name: &str) -> Result<Option<Token>, 
         .map_err(Error::cannot("find an operator's token"))
 }
 
-/// Tokens, newest first; revoked and expired ones too.
+/// Tokens, newest first, including revoked and expired ones.
 pub fn list(connection: &Connection, limit: u32, offset: u32) -> Result<Vec<Token>, Error> {
     connection
         .prepare_cached(&format!(
@@ -134,7 +134,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Token> {
     })
 }
 
-/// An expiry that cannot be read is an error: a token without end would be an allow.
+/// An unreadable expiry is an error: read as none, the token would never expire.
 fn operator_from_row(row: &Row<'_>) -> rusqlite::Result<Operator> {
     Ok(Operator {
         id: row.get(0)?,

@@ -1,8 +1,8 @@
-//! Policies, every version of them, and the sets that were in force. Rows are only ever
-//! added; which version counts follows from which is the last.
+//! All versions of all policies, and the sets that were in force. Rows are only ever added;
+//! the last version of a policy is the current one.
 //!
-//! What is read back is held against the hashes under which it was put in force: rules
-//! that were changed in the database decide nothing, they are an error.
+//! Documents are checked against the hashes under which they were put in force: rules that
+//! were changed in the database decide nothing and are an error.
 
 use std::sync::Arc;
 
@@ -20,39 +20,39 @@ use super::error::Error;
 use super::known::Known;
 
 words! {
-    /// Where a version stands.
+    /// Status of a version.
     Status {
         /// It is in force.
         Active = "active",
-        /// There is a later one.
+        /// A later version exists.
         Superseded = "superseded",
-        /// It is the last one, and says that the policy is not in force.
+        /// It is the last version, and the policy is not in force.
         Disabled = "disabled",
     }
 }
 
-/// A version, as it is stored.
+/// A version as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Version {
     /// UUID.
     pub id: String,
-    /// What is versioned.
+    /// The policy it is a version of.
     pub policy_key: String,
     /// 1, 2, …
     pub version: i64,
     /// Display name.
     pub name: String,
-    /// What the body is written in.
+    /// The language of the body.
     pub language: String,
-    /// Where it stands.
+    /// Its status.
     pub status: Status,
-    /// The document, as it came.
+    /// The document, as received.
     pub body: String,
     /// Why it was disabled.
     pub reason: Option<String>,
-    /// The name of the token that made it.
+    /// The name of the token that created it.
     pub created_by: String,
-    /// When it was made.
+    /// When it was created.
     pub created_at: String,
 }
 
@@ -60,7 +60,7 @@ const COLUMNS: &str = "v.id, v.policy_key, v.version, v.name, v.language, v.disa
      v.created_by, v.created_at, \
      v.version < (SELECT max(version) FROM policy_versions WHERE policy_key = v.policy_key)";
 
-/// Records a version, which must be the next of its key.
+/// Records a version, which must be the next one of its policy.
 pub fn insert(tx: &mut Tx<'_>, version: &Version) -> Result<(), Error> {
     tx.changes_registry();
     tx.connection()
@@ -86,7 +86,7 @@ pub fn insert(tx: &mut Tx<'_>, version: &Version) -> Result<(), Error> {
         .and_then(Error::unless_one("record a policy"))
 }
 
-/// Puts a set in force: the next decision is made by it.
+/// Puts a set in force, from the next decision on.
 pub fn append_set(tx: &mut Tx<'_>, set: PolicySet, now: Timestamp) -> Result<(), Error> {
     tx.changes_registry();
     tx.connection()
@@ -98,7 +98,7 @@ pub fn append_set(tx: &mut Tx<'_>, set: PolicySet, now: Timestamp) -> Result<(),
     Ok(())
 }
 
-/// The policies in force, from memory where they are known.
+/// The policies in force, from the cache if possible.
 pub fn known(tx: &Tx<'_>) -> Result<Arc<PolicySet>, Error> {
     let connection = tx.connection();
     let find = || {
@@ -111,8 +111,8 @@ pub fn known(tx: &Tx<'_>) -> Result<Arc<PolicySet>, Error> {
     }
 }
 
-/// The same for a reader, which keeps nothing: its view may be older than a change that
-/// was committed, and forgotten for, before it got here.
+/// The same for a reader, which does not fill the cache: its view may predate a change that
+/// was committed, and the cache cleared for it, before it got here.
 pub(super) fn known_or_loaded(known: &Known, view: &Connection) -> Result<Arc<PolicySet>, Error> {
     match known.policies() {
         Some(policies) => Ok(policies),
@@ -123,7 +123,7 @@ pub(super) fn known_or_loaded(known: &Known, view: &Connection) -> Result<Arc<Po
     }
 }
 
-/// The set that a decision names, with the pack that was in force then.
+/// The set that a decision names, with the pack in force at the time.
 pub fn find_set(tx: &Tx<'_>, tag: &str) -> Result<Arc<PolicySet>, Error> {
     let connection = tx.connection();
     let unknown = || Error::Corrupt(format!("no policies are recorded under {tag:?}"));
@@ -136,8 +136,8 @@ pub fn find_set(tx: &Tx<'_>, tag: &str) -> Result<Arc<PolicySet>, Error> {
     tx.compiled().set_or(pack, &members, || load(connection, pack, &members))
 }
 
-/// The list of these digits. It is stored once, under the pack of the program that put it in
-/// force, and decides under every later one.
+/// The list with these digits. It is stored once, under the pack of the program that put it
+/// in force, and stays in force under later packs.
 fn find_list(connection: &Connection, digits: &str) -> Result<Option<String>, Error> {
     for pack in builtin::released() {
         let tag = format!("{}+{digits}", pack.version);
@@ -156,7 +156,7 @@ fn in_force(connection: &Connection) -> Result<Vec<Member>, Error> {
     let list: Option<String> = connection
         .prepare_cached("SELECT list FROM policy_sets ORDER BY seq DESC LIMIT 1")
         .and_then(|mut row| row.query_row([], |row| row.get(0)).optional())
-        .map_err(Error::cannot("see which policies are in force"))?;
+        .map_err(Error::cannot("read which policies are in force"))?;
     list.map_or(Ok(Vec::new()), |list| members(&list))
 }
 
@@ -179,7 +179,7 @@ fn load_one(connection: &Connection, member: &Member) -> Result<Policy, Error> {
         .map_err(Error::cannot("read a policy"))?;
     let wrong =
         |what: String| Error::Corrupt(format!("version {version} of the policy {policy_key:?} {what}"));
-    let body = body.ok_or_else(|| wrong("is in force and is not there".to_owned()))?;
+    let body = body.ok_or_else(|| wrong("is in force but missing".to_owned()))?;
     let document = document::parse(&body).map_err(|error| wrong(format!("cannot be read: {error}")))?;
     if document.sha256 != *sha256 {
         return Err(wrong("is not the one that was put in force".to_owned()));
@@ -197,7 +197,7 @@ pub fn find_last(connection: &Connection, policy_key: &str) -> Result<Option<Ver
         .map_err(Error::cannot("find a policy"))
 }
 
-/// The last version of each policy, the one that changed last first.
+/// The last version of each policy, most recently changed first.
 pub fn list(connection: &Connection, limit: u32, offset: u32) -> Result<Vec<Version>, Error> {
     connection
         .prepare_cached(&format!(
@@ -209,10 +209,10 @@ pub fn list(connection: &Connection, limit: u32, offset: u32) -> Result<Vec<Vers
         .map_err(Error::cannot("list policies"))
 }
 
-/// Bytes of documents after which a list of versions ends early.
+/// Size of the listed documents, in bytes, above which a list of versions ends early.
 const LISTED_BYTES_MAX: usize = 8 << 20;
 
-/// Versions of a policy, newest first; fewer than `limit` where they are large.
+/// Versions of a policy, newest first; fewer than `limit` if they are large.
 pub fn versions(
     connection: &Connection,
     policy_key: &str,

@@ -1,8 +1,8 @@
-//! The chain of receipts, and its head.
+//! The receipt chain and its head.
 //!
-//! What proves the evidence reads the tables themselves, by position (`NOT INDEXED`): an
-//! index that somebody added may hold honest copies of rows that were edited, and the
-//! planner would take it as soon as its statistics are forged too.
+//! Whatever proves the evidence reads the tables themselves, by position (`NOT INDEXED`): an
+//! index that somebody added may hold honest copies of rows that were edited, and the query
+//! planner would use it as soon as its statistics are forged too.
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row, Rows};
 
@@ -20,7 +20,7 @@ pub struct Head {
     pub seq: i64,
     /// Its hash, [`GENESIS`] while the chain is empty.
     pub receipt_hash: String,
-    /// When it was made; the next one is not earlier.
+    /// Its time; the next receipt's is not earlier.
     pub ts: Option<Timestamp>,
 }
 
@@ -53,7 +53,7 @@ impl Head {
         Ok(Head { seq, receipt_hash, ts })
     }
 
-    /// The time of the last receipt, where it is more than `seconds` later than `now`.
+    /// The time of the last receipt, if it is more than `seconds` after `now`.
     pub(super) fn time_ahead(&self, now: Timestamp, seconds: i64) -> Option<Timestamp> {
         self.ts.filter(|ts| *ts > now.plus_seconds(seconds))
     }
@@ -72,14 +72,14 @@ impl Head {
     }
 }
 
-/// What a new receipt says; position, time and links are the chain's to give.
+/// The content of a new receipt; the chain assigns position, time and links.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry<'a> {
     /// Random part of the receipt's id.
     pub nonce: &'a str,
     /// UUID of the agent.
     pub agent_id: Option<&'a str>,
-    /// On whose behalf.
+    /// The user on whose behalf the agent acts.
     pub user_id: Option<&'a str>,
     /// The caller's run.
     pub run_id: Option<&'a str>,
@@ -89,7 +89,7 @@ pub struct Entry<'a> {
     pub tool: &'a str,
     /// Name of the action.
     pub action: &'a str,
-    /// What it acts upon.
+    /// What it acts on.
     pub resource: Option<&'a str>,
     /// The source's trust.
     pub source_trust: &'a str,
@@ -99,7 +99,7 @@ pub struct Entry<'a> {
     pub approver: Option<&'a str>,
     /// SHA-256 of the canonical call.
     pub action_hash: Option<&'a str>,
-    /// The decision this is the receipt of.
+    /// The decision this receipt records.
     pub decision_id: Option<&'a str>,
     /// SHA-256 of the recorded decision.
     pub decision_hash: Option<&'a str>,
@@ -120,7 +120,7 @@ pub struct Appended {
     pub prev_receipt_hash: String,
 }
 
-/// The time that the next receipt will carry: now, but never before the last one's.
+/// The time of the next receipt: now, but never before the last one's.
 pub fn next_time(tx: &Tx<'_>, now: Timestamp) -> Timestamp {
     tx.head.next_time(now)
 }
@@ -171,7 +171,7 @@ pub fn append(tx: &mut Tx<'_>, entry: &Entry<'_>, now: Timestamp) -> Result<Appe
 const COLUMNS: &str = "seq, format_version, canon_version, event_id, ts, agent_id, user_id, run_id, \
      trace_id, tool, action, resource, source_trust, decision, approver, action_hash, decision_id, \
      decision_hash, policy_version, prev_receipt_hash, receipt_hash";
-/// How many columns there are.
+/// Number of columns.
 pub(crate) const COLUMN_COUNT: usize = 21;
 
 fn insert(connection: &Connection, receipt: &Receipt<'_>, hash: Hash) -> rusqlite::Result<usize> {
@@ -205,7 +205,7 @@ fn insert(connection: &Connection, receipt: &Receipt<'_>, hash: Hash) -> rusqlit
     ])
 }
 
-/// Reads a receipt and its stored hash without copying; `from` is its first column.
+/// Reads a receipt and its stored hash without copying; `from` is the first column.
 pub(crate) fn from_row<'a>(row: &'a Row<'_>, from: usize) -> rusqlite::Result<(Receipt<'a>, &'a str)> {
     let text = |column: usize| -> rusqlite::Result<&'a str> { Ok(row.get_ref(from + column)?.as_str()?) };
     let optional = |column: usize| -> rusqlite::Result<Option<&'a str>> {
@@ -236,23 +236,23 @@ pub(crate) fn from_row<'a>(row: &'a Row<'_>, from: usize) -> rusqlite::Result<(R
     Ok((receipt, text(20)?))
 }
 
-/// Which receipts a list holds.
+/// Which receipts a list contains.
 #[derive(Debug, Clone, Copy)]
 pub struct Page {
     /// Only receipts before this position.
     pub before: Option<i64>,
     /// Only receipts after this position.
     pub after: Option<i64>,
-    /// At most so many.
+    /// Maximum number of receipts.
     pub limit: u32,
-    /// After leaving out so many.
+    /// Number of receipts to skip.
     pub offset: u32,
     /// Chain order instead of newest first.
     pub oldest_first: bool,
 }
 
-/// Visits a page of the chain. Positions have no gaps, so leaving out is counting:
-/// the last page costs what the first one does.
+/// Visits a page of the chain. Positions have no gaps, so skipping is arithmetic: the last
+/// page costs the same as the first.
 pub fn list(
     connection: &Connection,
     page: Page,
@@ -283,8 +283,8 @@ pub fn list(
         .map_err(Error::cannot("list receipts"))
 }
 
-/// Finds a receipt by its id, and hands it to `visit`. The id holds the position,
-/// so this needs no index.
+/// Finds a receipt by its id and passes it to `visit`. The id contains the position, so this
+/// needs no index.
 pub fn find<T>(
     connection: &Connection,
     event_id: &str,
@@ -297,7 +297,7 @@ pub fn find<T>(
     Ok(found.flatten())
 }
 
-/// Finds the receipt at a position.
+/// Finds the receipt at a position and passes it to `visit`.
 pub fn find_at<T>(
     connection: &Connection,
     seq: i64,
@@ -315,20 +315,20 @@ pub fn find_at<T>(
         .map_err(Error::cannot("find a receipt"))
 }
 
-/// The last position that is not beyond `seq`.
+/// The last position up to `seq`.
 pub(crate) fn last_up_to(connection: &Connection, seq: i64) -> Result<Option<i64>, Error> {
     connection
         .query_row("SELECT max(seq) FROM receipts NOT INDEXED WHERE seq <= ?1", [seq], |row| row.get(0))
         .map_err(Error::cannot("find the last receipt"))
 }
 
-/// The position that a receipt's id holds.
+/// The position in a receipt's id.
 pub fn seq_of(event_id: &str) -> Option<i64> {
     event_id.strip_prefix("rcpt_")?.split_once('_')?.0.parse().ok()
 }
 
-/// The whole chain in order, from `first` on, each receipt beside its decision (the
-/// columns of `decisions` follow those of `receipts`, all null where there is none).
+/// A statement that reads a range of the chain in order, each receipt with its decision (the
+/// columns of `decisions` follow those of `receipts`, all null if there is none).
 pub(crate) fn scan_with_decisions<'c>(connection: &'c Connection) -> rusqlite::Result<CachedStatement<'c>> {
     let prefixed = |columns: &str, table: &str| {
         columns.split(", ").map(|column| format!("{table}.{}", column.trim())).collect::<Vec<_>>().join(", ")
@@ -351,11 +351,11 @@ pub(crate) fn rows<'s>(
     statement.query((first, last))
 }
 
-/// The first position whose time is not before `at`: times never decrease along
-/// the chain, so this is a binary search, whatever the length.
+/// The first position whose time is not before `at`. Times never decrease along the chain, so
+/// this is a binary search.
 pub fn first_at_or_after(connection: &Connection, at: Timestamp) -> Result<i64, Error> {
     let find = Error::cannot("find a receipt by time");
-    // Two subqueries: SQLite looks up either end, but scans for both at once.
+    // Two subqueries: SQLite looks up a single minimum or maximum, but scans for both at once.
     let (mut low, mut high): (i64, i64) = connection
         .query_row(
             "SELECT coalesce((SELECT min(seq) FROM receipts NOT INDEXED), 1), \
@@ -366,7 +366,7 @@ pub fn first_at_or_after(connection: &Connection, at: Timestamp) -> Result<i64, 
         .map_err(&find)?;
     while low < high {
         let middle = low + (high - low) / 2;
-        // A gap left by tampering is passed over here and named by the verifier.
+        // A gap left by tampering is skipped here; the verifier reports it.
         let ts: Option<(i64, String)> = connection
             .prepare_cached(
                 "SELECT seq, ts FROM receipts NOT INDEXED WHERE seq >= ?1 AND seq < ?2 ORDER BY seq LIMIT 1",

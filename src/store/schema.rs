@@ -1,4 +1,4 @@
-//! What a database is made of, beside what it should be made of. Reads, and changes nothing.
+//! Compares a database's schema with the expected one. Changes nothing.
 
 use std::fmt;
 
@@ -106,7 +106,7 @@ fn evidence_indexes(connection: &Connection) -> rusqlite::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Whether anything is in the database that a failed step could lose.
+/// Whether the database holds anything that a failed step could lose.
 pub fn holds_data(connection: &Connection) -> Result<bool, Refusal> {
     connection
         .query_row(
@@ -115,5 +115,5 @@ pub fn holds_data(connection: &Connection) -> Result<bool, Refusal> {
             [],
             |row| row.get(0),
         )
-        .map_err(Refusal::sqlite("look into the database"))
+        .map_err(Refusal::sqlite("check whether the database holds data"))
 }

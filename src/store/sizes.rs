@@ -1,5 +1,5 @@
-//! How large the database is, and how many rows its tables have. Never scans a table that
-//! grows for as long as agents act.
+//! The size of the database and the number of rows in its tables. Never scans a table that
+//! grows with the history.
 
 use rusqlite::Connection;
 
@@ -8,11 +8,11 @@ use super::error::Error;
 /// How a table's rows are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Count {
-    /// Its rows are numbered from 1 without gaps and are never deleted: the last number.
+    /// Rows are numbered from 1 without gaps and never deleted: the last number.
     Last(&'static str),
-    /// As decisions are.
+    /// The sum of the decision counts.
     Decisions,
-    /// One by one; its rows are few, or of a short time.
+    /// One by one: the rows are few or short-lived.
     Rows,
 }
 
@@ -29,7 +29,7 @@ const TABLES: &[(&str, Count)] = &[
     ("policy_sets", Count::Rows),
     ("policy_versions", Count::Rows),
     ("receipts", Count::Last("seq")),
-    // Those of the last minutes, which SQLite counts by the page.
+    // Only the last minutes' rows, which SQLite counts page by page.
     ("request_nonces", Count::Rows),
     ("schema_migrations", Count::Last("n")),
     ("tool_actions", Count::Rows),
@@ -50,7 +50,7 @@ pub fn rows(connection: &Connection) -> Result<Vec<(&'static str, i64)>, Error> 
     counted.map_err(Error::cannot("count the tables' rows"))
 }
 
-/// The size of the database in bytes, what is still in its log included.
+/// The size of the database in bytes, including what is still in its log.
 pub fn bytes(connection: &Connection) -> Result<i64, Error> {
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     pragma("page_count")

@@ -14,8 +14,8 @@ use super::error::Error;
 const ACTION_COLUMNS: &str =
     "action_key, description, risk, mutates_state, approval_required, default_decision, data_access";
 
-/// Records a tool: its own fields and the listed actions are replaced, other
-/// actions stay. Returns the id it has, which is the given one if it is new.
+/// Records a tool: replaces its fields and the listed actions, and keeps its other actions.
+/// Returns its id: the given one if the tool is new, else the existing one.
 pub fn upsert(tx: &mut Tx<'_>, tool: &Tool, now: Timestamp) -> Result<String, Error> {
     tx.changes_registry();
     let (connection, now) = (tx.connection(), now.to_string());
@@ -74,7 +74,7 @@ fn replace_action(
     ])
 }
 
-/// Finds one action of a tool by their normalised names, from memory where it is known.
+/// Finds an action of a tool by their normalised names, from the cache if possible.
 pub fn known_action(tx: &Tx<'_>, names: &(String, String)) -> Result<Option<Arc<ToolAction>>, Error> {
     let find = || find_action(tx.connection(), &names.0, &names.1);
     match tx.known() {
@@ -83,7 +83,7 @@ pub fn known_action(tx: &Tx<'_>, names: &(String, String)) -> Result<Option<Arc<
     }
 }
 
-/// Finds one action of a tool by their normalised names.
+/// Finds an action of a tool by their normalised names.
 pub fn find_action(
     connection: &Connection,
     skill_key: &str,

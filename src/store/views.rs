@@ -1,22 +1,22 @@
-//! Counts who reads, so that the write-ahead log can be restarted.
+//! Counts active readers, so that the write-ahead log can be restarted.
 //!
 //! SQLite restarts the log only at a moment without readers. Readers that overlap leave no
 //! such moment, and the log would grow for as long as they keep coming. So every view is
 //! counted, and when the log has grown too long the checkpointer asks for a pause: new views
 //! wait until the running ones have ended and the log has been restarted.
 //!
-//! Long views, a backup's for example, are not waited for. While one runs the log grows; the
-//! next one waits until the log has been restarted in between.
+//! Long views, such as a backup's, are not waited for. While one runs, the log grows; the next
+//! one waits until the log has been restarted in between.
 //!
 //! # Locking
-//! `state` is held for moments. The checkpointer holds nothing else while it waits here.
+//! `state` is held only briefly. The checkpointer holds no other lock while it waits here.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::sync::unpoisoned;
 
-/// How long a new view waits for a pause to end; then it begins all the same.
+/// How long a new view waits for a pause to end before it begins anyway.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// How long the checkpointer waits for short views to end.
 const DRAIN_MAX: Duration = Duration::from_millis(500);
@@ -31,7 +31,7 @@ pub(crate) struct Views {
 struct State {
     short: usize,
     long: usize,
-    /// The log has to be restarted before another long view begins.
+    /// The log must be restarted before another long view begins.
     wanted: bool,
     /// The log is being restarted.
     pausing: bool,
@@ -42,7 +42,7 @@ struct State {
 pub(crate) enum Length {
     /// A list: well under a second.
     Short,
-    /// A backup or a verification: as long as the history is.
+    /// A backup or a verification: grows with the history.
     Long,
 }
 
@@ -62,8 +62,8 @@ impl Views {
         View { views: self, length }
     }
 
-    /// Runs `restart` while nobody reads; `None` where that could not be. Until it has said
-    /// that the log was restarted, no long view begins.
+    /// Runs `restart` with no active readers; `None` if a long view is running or the short ones
+    /// do not drain in time. No long view begins until a restart has succeeded.
     pub(crate) fn pause<E>(&self, restart: impl FnOnce() -> Result<bool, E>) -> Option<Result<bool, E>> {
         let mut state = unpoisoned(&self.state);
         state.wanted = true;
@@ -82,7 +82,7 @@ impl Views {
         restarted
     }
 
-    /// The log is short: nobody has to wait for it.
+    /// The log is short: no view has to wait any more.
     pub(crate) fn need_no_pause(&self) {
         if std::mem::take(&mut unpoisoned(&self.state).wanted) {
             self.changed.notify_all();

@@ -1,8 +1,8 @@
-//! What the store has seen of its own health.
+//! The store's observations of its own health.
 //!
-//! Readiness goes by this instead of guessing: when the writer last wrote, what failed since,
-//! and whether the files are still the ones that were opened. Long work goes by when anybody
-//! was last answered.
+//! Readiness relies on them: when the writer last wrote, what failed since, and whether the
+//! files are still the ones that were opened. Long work paces itself by the time of the last
+//! answer.
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::error::Error;
 use crate::sync::unpoisoned;
 
-/// What was seen, and when.
+/// The observations.
 #[derive(Debug)]
 pub(crate) struct Watch {
     database: OpenFile,
@@ -28,13 +28,13 @@ struct Seen {
     write_failure: Option<String>,
 }
 
-/// A file that SQLite has open, and the name it had.
+/// A file that SQLite has open, and the path it was opened at.
 #[derive(Debug)]
 struct OpenFile {
     path: PathBuf,
     device: u64,
     inode: u64,
-    /// Never shorter than this: a database does not shrink, a log may.
+    /// Minimum size: a database never shrinks, a log may.
     bytes_min: u64,
 }
 
@@ -52,7 +52,7 @@ impl OpenFile {
 }
 
 impl Watch {
-    /// Begins after the writer and the reader have been opened and used.
+    /// Must be created after the writer and the reader have been opened and used.
     pub(crate) fn new(database: &Path, log: &Path) -> std::io::Result<Self> {
         let now = Instant::now();
         Ok(Watch {
@@ -62,8 +62,8 @@ impl Watch {
         })
     }
 
-    /// Fails when the database or its log is no longer where it was opened, or was cut: what is
-    /// written then would be lost, or end up in a file that was moved away.
+    /// Fails if the database or its log is no longer where it was opened, or the database was
+    /// truncated: writes would be lost, or end up in a file that was moved away.
     pub(crate) fn check_files(&self) -> Result<(), Error> {
         if self.database.is_in_place() && self.log.is_in_place() { Ok(()) } else { Err(Error::Replaced) }
     }
@@ -82,13 +82,13 @@ impl Watch {
         unpoisoned(&self.seen).read = Instant::now();
     }
 
-    /// How long ago the writer last committed, and what failed since.
+    /// How long ago the writer last committed, and the write failure since then, if any.
     pub(crate) fn last_write(&self) -> (Duration, Option<String>) {
         let seen = unpoisoned(&self.seen);
         (seen.wrote.elapsed(), seen.write_failure.clone())
     }
 
-    /// How long ago anybody was answered from the database.
+    /// How long ago the database last served a read or a write.
     pub(crate) fn last_use(&self) -> Duration {
         let seen = unpoisoned(&self.seen);
         seen.wrote.max(seen.read).elapsed()

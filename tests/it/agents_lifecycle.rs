@@ -1,5 +1,5 @@
-//! What operators do to agents: each operation leads where the contract says, is on record
-//! with its reason, and holds from the very next request on.
+//! Agent lifecycle: each operation leads to the status the contract says, is recorded with its
+//! reason, and takes effect with the very next request.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::support::{Agent, Answer, Gateway, Home, assert_failure, try_request};
 const TRUSTED: &str = "trusted_internal_signed";
 const STATUSES: [&str; 5] = ["active", "frozen", "quarantined", "revoked", "deleted"];
 
-/// An operation by its name; `PATCH` and `DELETE` are those methods, all else a POST.
+/// An operation by name; `PATCH` and `DELETE` are methods, everything else is a POST.
 fn operate(gateway: &Gateway, agent: &str, operation: &str, body: Option<&Value>) -> Answer {
     match operation {
         "PATCH" | "DELETE" => gateway.operator(operation, &format!("/v1/agents/{agent}"), body),
@@ -38,7 +38,7 @@ fn details(event: &Value) -> Value {
     serde_json::from_str(event["event_json"].as_str().expect("a string")).expect("JSON")
 }
 
-/// Every byte but the unreserved ones escaped.
+/// Percent-encodes everything but unreserved characters.
 fn escaped(text: &str) -> String {
     let escape = |byte: u8| match byte {
         b'a'..=b'z' | b'0'..=b'9' | b'-' => char::from(byte).to_string(),
@@ -47,10 +47,10 @@ fn escaped(text: &str) -> String {
     text.bytes().map(escape).collect()
 }
 
-/// The answer's status, and where the operation leads if it does anything.
+/// The HTTP status, and the agent's new status if the operation changes anything.
 type Step = (u16, Option<&'static str>);
 
-/// What each operation does, from each of [`STATUSES`].
+/// The effect of each operation in each of [`STATUSES`].
 const TABLE: [(&str, [Step; 5]); 7] = {
     const fn to(status: &'static str) -> Step {
         (200, Some(status))
@@ -69,7 +69,7 @@ const TABLE: [(&str, [Step; 5]); 7] = {
     ]
 };
 
-/// The agent of the table's cell, as its list shows it.
+/// The agent for a cell of the table, as listed.
 fn cell(gateway: &Gateway, operation: &str, status: &str) -> Value {
     let listed = gateway.get(&format!("/v1/agents?limit=200&status={status}"));
     let key = format!("cell.{operation}");
@@ -91,7 +91,7 @@ fn every_operation_leads_from_every_status_where_the_contract_says_and_is_on_rec
     assert_eq!(gateway.stop(), 0);
     home.sql("UPDATE agents SET status = substr(agent_key, 1, instr(agent_key, '.') - 1)");
     let gateway = home.start();
-    // From every list before anything moves between them.
+    // Read all lists before any agent moves between them.
     let cells = TABLE.map(|(operation, _)| STATUSES.map(|status| cell(&gateway, operation, status)));
     for ((operation, steps), agents) in TABLE.into_iter().zip(&cells) {
         for ((answered, leads_to), before) in steps.into_iter().zip(agents) {
@@ -111,7 +111,7 @@ fn every_operation_leads_from_every_status_where_the_contract_says_and_is_on_rec
     }
 }
 
-/// Refused, or nothing to do: nothing is changed, and nothing said of it.
+/// Rejected, or nothing to do: nothing is changed and nothing is recorded.
 fn assert_nothing_done(gateway: &Gateway, before: &Value, answer: &Answer) {
     let (id, status) = (before["id"].as_str().expect("an id"), before["status"].as_str().expect("a status"));
     assert_eq!(events_of(gateway, id).len(), 1, "{answer:?}");
@@ -124,7 +124,7 @@ fn assert_nothing_done(gateway: &Gateway, before: &Value, answer: &Answer) {
     }
 }
 
-/// There is one more event, and it tells all.
+/// Exactly one event was added, with all details.
 fn assert_recorded(gateway: &Gateway, operation: &str, before: &Value, to: &str, answer: &Answer) {
     let (id, from) = (before["id"].as_str().expect("an id"), before["status"].as_str().expect("a status"));
     let events = events_of(gateway, id);
@@ -187,7 +187,7 @@ fn a_stop_holds_from_the_very_next_request_on() {
     denied("agent_revoked");
     done(&gateway, "a", "DELETE");
     assert_failure(&agent.ask("read", TRUSTED), 401, "Unauthorized");
-    // Its token is no credential any more, not one that may do too little.
+    // Its token is no longer a credential: 401, not 403.
     let other = gateway.request("GET", "/v1/receipts", Some(&agent.token), None);
     assert_failure(&other, 401, "Unauthorized");
     let verified = gateway.operator("POST", "/v1/receipts/verify-range", None);
@@ -227,7 +227,7 @@ fn an_id_wins_over_a_key_on_every_route() {
     }
     assert_eq!(events_of(&gateway, &second.id).len(), 1);
     assert_eq!(status_of(&gateway, &first.id), "deleted");
-    // Also where the id is a deleted agent's: no operation slips to another agent.
+    // Even if the id belongs to a deleted agent: no operation reaches another agent.
     assert_failure(&operate(&gateway, &first.id, "freeze", None), 404, "NotFound");
     assert_eq!(status_of(&gateway, &second.id), "active");
     assert_eq!(done(&gateway, &second.id, "freeze")["agent_id"], second.id.as_str());
@@ -343,7 +343,7 @@ fn a_patch_changes_what_it_names_and_nothing_else() {
         let event = &events_of(&gateway, &agent.id)[0];
         assert_eq!(details(event)["changed"], json!({name: {"from": from, "to": value}}));
     }
-    // What decides is effective for the next request.
+    // A setting that affects decisions applies to the next request.
     assert_eq!(agent.ask("write", TRUSTED).body["decision"], "require_approval");
     let events = events_of(&gateway, &agent.id);
     for nothing in [json!({}), json!({"name": "Näme ☂"}), json!({"unknown": 5})] {

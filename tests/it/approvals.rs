@@ -1,4 +1,4 @@
-//! Approvals: given by people, bound to one call, used once, in time, and on record.
+//! Approvals: granted by people, bound to one call, used once before they expire, and recorded.
 
 use std::fs;
 use std::sync::Barrier;
@@ -14,7 +14,7 @@ use crate::support::{
 
 const LONG_AGO: &str = "2020-01-01T00:00:00.000000Z";
 
-/// Asks for a call that needs an approval; returns the answer's approval.
+/// Requests a call that needs an approval; returns the approval from the answer.
 fn asked(gateway: &Gateway, agent: &Agent, parameters: &Value) -> Value {
     let body = json!({"tool": "t", "action": "write", "resource": "r", "mutates_state": true,
                       "parameters": parameters, "source_trust": "semi_trusted_customer"});
@@ -35,7 +35,7 @@ fn path(id: &str, verb: &str) -> String {
     format!("/v1/approvals/{id}/{verb}")
 }
 
-/// A change as the operator, with the body that it needs.
+/// A change by the operator, with the required body.
 fn change(gateway: &Gateway, id: &str, verb: &str) -> Answer {
     let body = match verb {
         "edit" => json!({"approver_user_id": "alice", "edited_tool_call": edited_call(&json!({"n": 2}))}),
@@ -238,7 +238,7 @@ fn a_list_of_large_calls_is_bounded_and_each_is_seen_by_itself() {
     assert_eq!(seen(&gateway, text(&last["approval_id"]))["tool_call"]["parameters"], large);
 }
 
-/// Brings a new approval into a state.
+/// Creates an approval in the given state.
 fn in_state(gateway: &Gateway, agent: &Agent, state: &str) -> String {
     let id = id(gateway, agent);
     for verb in match state {
@@ -254,7 +254,7 @@ fn in_state(gateway: &Gateway, agent: &Agent, state: &str) -> String {
     id
 }
 
-/// What comes of a change: a status, a reason, and what goes on record of it.
+/// The result of a change: HTTP status, reason, and what is recorded.
 fn expected(state: &str, expired: bool, verb: &str) -> (u16, &'static str, &'static str) {
     let undecided = matches!(state, "created" | "edited");
     match (verb, undecided, expired) {
@@ -589,7 +589,7 @@ fn who_says_which_call_they_have_seen_decides_about_no_other() {
     let agent = gateway.agent("a");
     let asked = asked(&gateway, &agent, &json!({"n": 1}));
     let (id, seen_hash) = (text(&asked["approval_id"]), text(&asked["action_hash"]).to_owned());
-    // Somebody else edits it meanwhile.
+    // Another operator edits it in the meantime.
     done(&gateway, id, "edit");
     let receipts_before = receipts(&gateway).len();
     let decide = |verb: &str, claim: &Value| {
@@ -731,7 +731,7 @@ fn contains(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
-/// The clock was far ahead for a moment, and the call of a live approval was taken out.
+/// The clock was briefly far ahead, and the call of a live approval was removed.
 #[test]
 fn an_approval_whose_call_is_gone_is_a_conflict_and_not_a_failure_to_try_again() {
     let home = Home::new();
@@ -759,7 +759,7 @@ fn a_call_that_nobody_needs_any_more_leaves_the_file() {
     let states: [&[&str]; 5] = [&["approve"], &["reject"], &["edit", "approve", "consume"], &[], &[]];
     let mut ids = Vec::new();
     for (mark, verbs) in marks.iter().zip(states) {
-        // Large enough for pages of its own, too.
+        // Also large enough to need overflow pages.
         let parameters = json!({"secret": mark, "more": format!("{mark}{}", "x".repeat(20_000)), "z": mark});
         let id = text(&asked(&gateway, &agent, &parameters)["approval_id"]).to_owned();
         verbs.iter().for_each(|verb| done(&gateway, &id, verb));
@@ -793,7 +793,7 @@ fn a_call_that_nobody_needs_any_more_leaves_the_file() {
     verified(&home.database());
 }
 
-/// A row that grows makes others move from page to page.
+/// A growing row makes others move between pages.
 #[test]
 fn no_copy_of_a_call_stays_behind_where_its_row_once_stood() {
     let home = Home::new();
@@ -858,8 +858,7 @@ fn an_approval_ends_when_the_setting_says() {
     assert_eq!(gateway.get("/v1/approvals"), json!([]));
 }
 
-/// Approvals that wait and that were given, after the stopped gateway's file was changed.
-/// A chain whose last receipt is of the year 2100: the clock was wrong for a while.
+/// Creates a chain whose last receipt is from the year 2100: the clock was wrong for a while.
 fn after_an_excursion_of_the_clock(home: &Home) {
     let clock = Hand::default();
     clock.set(4_102_444_800);

@@ -1,5 +1,5 @@
-//! Audit events: what an operator changed and what waits for a person is on record, in the
-//! transaction that did it, by name, and never with a parameter.
+//! Audit events: operators' changes and pending approvals are recorded by name, in the
+//! transaction of the change, and never with a call's parameters.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ fn events(gateway: &Gateway, query: &str) -> Vec<Value> {
     gateway.get(&format!("{EVENTS}{query}")).as_array().expect("an array").clone()
 }
 
-/// What the text in `event_json` holds.
+/// The parsed `event_json`.
 fn details(event: &Value) -> Value {
     serde_json::from_str(event["event_json"].as_str().expect("a string")).expect("JSON")
 }
@@ -107,7 +107,7 @@ fn an_approval_is_on_record_with_its_decision_and_without_parameters() {
     });
     let asked = gateway.authorize(&agent.token, &body.to_string());
     assert_eq!(asked.body["decision"], "require_approval", "{asked:?}");
-    // The same request again makes no other approval, and so no other event.
+    // Repeating the request creates no second approval, and so no second event.
     assert_eq!(gateway.authorize(&agent.token, &body.to_string()).body["approval"], asked.body["approval"]);
     let found = events(&gateway, "?event_type=approval_created");
     let [event] = &found[..] else { panic!("{found:?}") };
@@ -135,7 +135,7 @@ fn an_approval_is_on_record_with_its_decision_and_without_parameters() {
     let all = gateway.operator("GET", EVENTS, None).raw;
     assert!(!String::from_utf8_lossy(&all).contains(secret));
 
-    // An allowed call and a dry run make none.
+    // An allowed call and a dry run create none.
     agent.ask("pay", "malicious_suspected");
     let mut dry = body.clone();
     (dry["request_id"], dry["dry_run"]) = (Value::Null, json!(true));

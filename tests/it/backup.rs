@@ -1,5 +1,5 @@
-//! Backups: under its final name a file is whole and private, and nothing else is
-//! ever touched, whatever happens meanwhile.
+//! Backups: a file under its final name is complete and private, and nothing else is ever
+//! touched, whatever happens in the meantime.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -19,14 +19,14 @@ use crate::support::{
 
 const PATH: &str = "/v1/admin/backup";
 const TRUST: &str = "trusted_internal_signed";
-/// Enough that a backup takes a while.
+/// Enough decisions for a backup to take a while.
 pub const MANY: u64 = 8_000;
 
 pub fn backup(gateway: &Gateway, name: &str) -> Answer {
     gateway.operator("POST", PATH, Some(&json!({"filename": name})))
 }
 
-/// The same from a thread of its own, where the gateway may die meanwhile.
+/// The same in a separate thread, for when the gateway may die in the meantime.
 pub fn begin_backup(gateway: &Gateway, name: &str) -> JoinHandle<std::io::Result<Answer>> {
     let (address, token) = (gateway.address(), gateway.token.clone());
     let body = json!({"filename": name}).to_string();
@@ -43,7 +43,7 @@ pub fn names(folder: &Path) -> Vec<String> {
     names
 }
 
-/// The names of whole backups, each with its witness.
+/// The names of complete backups, each with its witness.
 pub fn with_witness<'a>(backups: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     let three = |name: &str| ["", ".manifest.json", ".sha256"].map(|suffix| format!("{name}{suffix}"));
     let mut names: Vec<String> = backups.into_iter().flat_map(three).collect();
@@ -55,10 +55,10 @@ pub fn partials(folder: &Path) -> Vec<String> {
     names(folder).into_iter().filter(|name| name.starts_with(".partial-")).collect()
 }
 
-/// The size of what is being written, if anything is.
+/// The size of the file being written, if any.
 pub fn partial_size(folder: &Path) -> Option<u64> {
     let name = partials(folder).into_iter().find(|name| !name.ends_with("-journal"))?;
-    // It may have got its final name in between.
+    // It may have been renamed to its final name by now.
     fs::metadata(folder.join(name)).ok().map(|metadata| metadata.len())
 }
 
@@ -382,7 +382,7 @@ fn a_full_disk_fails_the_backup_and_nothing_else() {
 #[test]
 fn a_file_size_limit_fails_the_backup_and_leaves_nothing() {
     let home = home_with_many();
-    // In blocks of 512 bytes, or of 1024: either way less than the copy needs.
+    // Blocks are 512 or 1024 bytes: either way, the limit is less than the copy needs.
     let gateway = home.start_after("ulimit -f 4096");
     assert!(many().len() > 4096 * 1024);
     assert_failure(&backup(&gateway, "b.db"), 507, "InsufficientStorage");
@@ -477,7 +477,7 @@ fn a_backup_of_a_restored_backup_restores_both_generations() {
     let third = restored(second.path("backups/b.db"));
     let gateway = third.start();
     let again = told(backup(&gateway, "b.db"));
-    // Each restore adds a receipt that says so: one of the second's, two of the third's.
+    // Each restore adds a receipt: one in the second home's chain, two in the third's.
     assert_eq!((&made["head_seq"], &again["head_seq"]), (&json!(9), &json!(10)));
     assert_eq!(decision_ids(&third.database()), ids.iter().cloned().collect());
     decide(&Agent { address: gateway.address(), ..agent }, 1);

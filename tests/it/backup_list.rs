@@ -1,5 +1,5 @@
-//! Looking at backups over HTTP: the list is true and shows nothing else, and what is
-//! fetched is the file.
+//! Backups over HTTP: the list is accurate and shows nothing but backups, and a download is
+//! exactly the file.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -23,7 +23,7 @@ const BACKUPS: &str = "/v1/admin/backups";
 const BACKUPS_NEW: &str = "/v1/admin/backup";
 /// What a database begins with.
 const MAGIC: &[u8; 16] = b"SQLite format 3\0";
-/// Larger than what any buffer holds.
+/// Larger than any buffer.
 const LARGE: usize = 72 << 20;
 
 fn list(gateway: &Gateway) -> Vec<Value> {
@@ -38,7 +38,7 @@ fn fetch(gateway: &Gateway, name: &str) -> Answer {
     gateway.operator("GET", &format!("{BACKUPS}/{name}"), None)
 }
 
-/// Puts a manifest beside a backup.
+/// Writes a manifest next to a backup.
 fn describe(folder: &Path, name: &str, file: &Value, created_at: &str) -> String {
     let text = json!({
         "format_version": 1, "backup_id": "b", "chain_id": "0".repeat(32), "created_at": created_at,
@@ -51,7 +51,7 @@ fn describe(folder: &Path, name: &str, file: &Value, created_at: &str) -> String
     text.to_string()
 }
 
-/// Bytes of which no two pieces are alike, and their digest.
+/// Bytes without repeating pieces, and their digest.
 fn large() -> &'static (Vec<u8>, String) {
     static LARGE_FILE: OnceLock<(Vec<u8>, String)> = OnceLock::new();
     LARGE_FILE.get_or_init(|| {
@@ -344,7 +344,7 @@ fn a_large_file_is_fetched_whole_in_bounded_memory() {
     assert!(grown < 16 << 10, "{grown} KiB more for a file of {} KiB", LARGE >> 10);
 }
 
-/// Asks for a file, reads the head and the first bytes of the body, and no more.
+/// Requests a file and reads only the head and the first bytes of the body.
 fn begin_to_fetch(gateway: &Gateway, name: &str) -> TcpStream {
     let mut stream = TcpStream::connect(gateway.address()).expect("a connection");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -366,7 +366,7 @@ fn slow_readers_hold_no_worker_and_one_that_goes_on_gets_all() {
     fs::write(home.path("backups/large.db"), &large().0).expect("written");
     let mut slow: Vec<TcpStream> = (0..4).map(|_| begin_to_fetch(&gateway, "large.db")).collect();
     assert_failure(&fetch(&gateway, "large.db"), 503, "ServiceUnavailable");
-    // The one worker is free all the while, also for whoever reads nothing at all.
+    // The only worker stays free, even while those clients read nothing at all.
     for _ in 0..20 {
         assert_eq!(gateway.operator("GET", "/v1/receipts", None).status, 200);
     }
@@ -378,7 +378,7 @@ fn slow_readers_hold_no_worker_and_one_that_goes_on_gets_all() {
             0 => break,
             count => taken += count,
         }
-        // A reasonable client, and slower than the disk.
+        // A well-behaved client that is slower than the disk.
         thread::park_timeout(Duration::from_micros(500));
     }
     assert!(taken > LARGE, "{taken} bytes, head included");
@@ -398,7 +398,7 @@ fn a_file_that_shrinks_while_it_is_sent_is_cut_and_not_padded() {
     fs::File::options().write(true).open(&path).expect("it opens").set_len(40 << 20).expect("cut");
     let mut rest = Vec::new();
     let ended = reader.read_to_end(&mut rest);
-    // A reset is an end; that nothing comes any more is none.
+    // A reset ends the transfer; a stall does not.
     let waited = ended.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
     assert!(!waited, "it was never cut");
     assert!(rest.len() < 41 << 20, "{} bytes, {ended:?}", rest.len());

@@ -1,5 +1,5 @@
-//! Measurements against the real gateway; run by `scripts/bench.sh`, which prints their
-//! lines as a table. Every figure stands beside what it is compared with in the same run.
+//! Benchmarks of the real gateway, run by `scripts/bench.sh`, which prints their lines as a
+//! table. Every figure is reported next to its baseline from the same run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ fn line(what: &str, value: String) {
     println!("| {what:<58} | {value:<58} |");
 }
 
-/// The median of three: these machines are noisy.
+/// The median of three runs, because these machines are noisy.
 fn median(mut measure: impl FnMut() -> f64) -> f64 {
     let mut all = [measure(), measure(), measure()];
     all.sort_by(f64::total_cmp);
@@ -39,8 +39,8 @@ fn load<'a>(gateway: &Gateway, token: &'a str, clients: usize, rate: Option<f64>
     Load { address: gateway.address(), token, action, mutates_state: mutates, clients, rate }
 }
 
-/// One commit a request with `synchronous=FULL`: what a gateway without group commit
-/// could do at most, by 32 threads on one connection.
+/// One commit per request with `synchronous=FULL`, from 32 threads on one connection: the upper
+/// bound for a gateway without group commit.
 fn commits_per_second_one_by_one(folder: &Path) -> f64 {
     let connection = Connection::open(folder.join("plain.db")).expect("a database");
     connection
@@ -59,7 +59,7 @@ fn commits_per_second_one_by_one(folder: &Path) -> f64 {
     f64::from(count) / begin.elapsed().as_secs_f64()
 }
 
-/// Lets time pass: what is measured is what happens meanwhile.
+/// Sleeps: the measurement covers what happens in the meantime.
 fn pass(duration: Duration) {
     let (_sender, receiver) = std::sync::mpsc::channel::<()>();
     assert!(receiver.recv_timeout(duration).is_err());
@@ -108,7 +108,7 @@ fn rules() {
     }
 }
 
-/// Loads a gateway whose one policy has `count` rules, and tells the rate beside `without` any.
+/// Loads a gateway whose only policy has `count` rules; reports its rate next to `without` rules.
 fn rules_of(what: &str, count: usize, when: &dyn Fn(usize) -> Value, without: &mut Option<f64>) {
     let home = Home::new();
     let gateway = home.start();
@@ -128,7 +128,7 @@ fn rules_of(what: &str, count: usize, when: &dyn Fn(usize) -> Value, without: &m
     );
 }
 
-/// The receipts of the large databases, from `AEGIS_BENCH_RECEIPTS` (a comma list).
+/// Receipt counts of the large databases, from `AEGIS_BENCH_RECEIPTS` (comma-separated).
 fn sizes() -> Vec<u64> {
     let told = std::env::var("AEGIS_BENCH_RECEIPTS").unwrap_or_else(|_| "10000,1000000".to_owned());
     told.split(',').map(|size| size.trim().parse().expect("numbers, separated by commas")).collect()
@@ -180,7 +180,7 @@ fn lists(gateway: &Gateway, receipts: u64) {
     }
 }
 
-/// Backup and verification, beside the sqlite3 shell's `VACUUM INTO`, `cp`, and SHA-256
+/// Backup and verification, compared with the sqlite3 shell's `VACUUM INTO`, `cp`, and SHA-256
 /// of the same bytes.
 fn checks(home: &Home, gateway: Gateway) {
     let begin = Instant::now();
@@ -216,7 +216,7 @@ fn checks(home: &Home, gateway: Gateway) {
     );
 }
 
-/// SHA-256 of a file by the library that the gateway uses.
+/// SHA-256 of a file, with the library the gateway uses.
 fn hash_file(path: &PathBuf) -> f64 {
     use sha2::Digest;
     let bytes = fs::read(path).expect("readable");
@@ -254,7 +254,7 @@ fn backup_under_load() {
     }
 }
 
-/// When a backup began, when it was copied, and when it was checked and answered.
+/// When a backup began, when it was copied, and when it was verified and answered.
 #[derive(Clone, Copy)]
 struct Moments {
     from: Duration,

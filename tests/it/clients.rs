@@ -1,8 +1,8 @@
-//! Client libraries, as small programs of their own in `tests/clients/`: each does what an
-//! existing library does on the wire, and is run against the real gateway.
+//! Client libraries, reproduced as small programs in `tests/clients/`: each does on the wire
+//! what an existing library does, and runs against the real gateway.
 //!
-//! They are Python without anything beside its standard library; where there is no
-//! `python3`, each says in a line that it was skipped.
+//! They are Python and use only the standard library; without `python3`, each test prints that
+//! it was skipped.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 
 use crate::support::{Gateway, Home, decide};
 
-/// Runs a script against a gateway; shows what it said when it fails.
+/// Runs a script against a gateway; shows its output if it fails.
 fn run(script: &str, home: &Home, gateway: &Gateway) {
     if let Err(error) = Command::new("python3").arg("--version").stdout(Stdio::null()).status() {
         eprintln!("skipped {script}: python3 cannot be run here: {error}");
         return;
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(script);
-    // -B: nothing is written beside the scripts.
+    // -B: write no bytecode next to the scripts.
     let mut python = Command::new("python3");
     python.arg("-B").arg(path).env("AEGIS_URL", format!("http://{}", gateway.address()));
     python.env("AEGIS_API_KEY", &gateway.token).env("AEGIS_DB_PATH", home.database());
@@ -67,13 +67,13 @@ fn a_client_that_waits_in_vain_or_comes_too_late_does_not_act() {
     run("expiry.py", &home, &gateway);
 }
 
-/// The Python library forgets the id that a registration tells it.
+/// The Python library discards the id that a registration returns.
 #[test]
 fn what_an_agent_did_is_found_by_its_key_too() {
     let home = Home::new();
     let gateway = home.start();
     let (agent, other) = (gateway.agent("a key/1"), gateway.agent("other"));
-    // Who is called like another's id is not taken for that one.
+    // An agent whose key is another agent's id is not mistaken for it.
     let named = gateway.register(&agent.id, &json!({}));
     for (asks, times) in [(&agent, 2), (&other, 1), (&named, 3)] {
         decide(asks, times);

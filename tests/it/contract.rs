@@ -1,5 +1,5 @@
-//! The wire contract, through the real binary: who may register, ask and read; what is
-//! decided and recorded; what the answers look like when something is wrong.
+//! The wire contract, through the real binary: who may register, ask and read; what is decided
+//! and recorded; what error answers look like.
 
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ const TRUSTED: &str = TRUSTS[0];
 const CUSTOMER: &str = TRUSTS[2];
 const UNTRUSTED: &str = TRUSTS[3];
 
-/// The flat form, for a mutation or a read of the tool that `Gateway::agent` registers.
+/// A flat body, for a mutation or a read of the tool that `Gateway::agent` registers.
 fn flat(action: &str, mutates: bool, trust: &str) -> Value {
     json!({"tool": "t", "action": action, "resource": "r", "mutates_state": mutates,
            "parameters": {}, "source_trust": trust})
@@ -178,12 +178,12 @@ fn a_registration_that_does_not_fit_is_refused_and_leaves_nothing() {
         assert_failure(&answer.expect("an answer"), 400, "BadRequest");
     }
     assert_eq!(gateway.get("/v1/agents"), json!([]));
-    // The longest key, in characters and not in bytes, is fine.
+    // The longest allowed key, counted in characters, not bytes.
     let longest = "é".repeat(128);
     assert_eq!(register(&with(good, "agent_key", json!(longest))).status, 201);
 }
 
-/// Every byte but the unreserved ones escaped.
+/// Percent-encodes everything but unreserved characters.
 fn escaped(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
@@ -205,18 +205,18 @@ fn an_agent_is_found_by_its_id_and_by_its_key_whatever_characters_that_has() {
         assert_eq!(by_key["id"], agent.id.as_str());
         assert_eq!(gateway.get(&format!("/v1/agents/{}", agent.id)), by_key);
     }
-    // Unescaped where a path allows it, as the client libraries send it.
+    // Unescaped where a path allows it, as client libraries send it.
     assert_eq!(gateway.get("/v1/agents/a+b")["agent_key"], "a+b");
-    // A key that is also the last segment of a route is reached with an escape.
+    // A key equal to the last segment of a route is reachable by escaping it.
     gateway.register("register", &json!({}));
     assert_eq!(gateway.get("/v1/agents/%72egister")["agent_key"], "register");
-    // Composed and decomposed are two keys.
+    // Composed and decomposed forms are different keys.
     assert_failure(&gateway.operator("GET", "/v1/agents/caf%C3%A9", None), 404, "NotFound");
     assert_failure(&gateway.operator("GET", "/v1/agents/nobody", None), 404, "NotFound");
     for malformed in ["/v1/agents/%zz", "/v1/agents/%", "/v1/agents/%ff"] {
         assert_failure(&gateway.operator("GET", malformed, None), 400, "BadRequest");
     }
-    // An agent may be called like another's id; the id wins.
+    // An agent's key may equal another agent's id; the id wins.
     let first = gateway.register("first", &json!({}));
     gateway.register(&first.id, &json!({}));
     assert_eq!(gateway.get(&format!("/v1/agents/{}", first.id))["agent_key"], "first");
@@ -334,7 +334,7 @@ fn a_tool_with_an_unknown_word_is_refused_whole() {
         missing.as_object_mut().expect("an object").remove(name);
         assert_failure(&register(missing), 400, "BadRequest");
     }
-    // One action under two spellings would have two registrations.
+    // Otherwise one action with two spellings could be registered twice.
     assert_failure(&register(with(good.clone(), "action_key", json!("F%49NE"))), 422, "Invalid");
     assert_eq!(gateway.get("/v1/tools"), json!([]));
 }
@@ -348,7 +348,7 @@ fn a_tool_has_one_name_at_registration_and_at_lookup_and_the_hash_keeps_the_call
         ("UpperTool", vec!["uppertool", "UPPERTOOL", " UpperTool\u{a0}", "Upper%54ool"], vec!["upper tool"]),
         ("Cafe\u{301}", vec!["caf\u{e9}", "CAFÉ", "caf%C3%A9", "cafe%CC%81", "caf%c3%a9 "], vec!["cafe"]),
         ("caf%C3%A9-2", vec!["cafe\u{301}-2", "CAF\u{c9}-2"], vec!["caf%25C3%25A9-2"]),
-        // Decoded once, on both sides: not again.
+        // Decoded exactly once, on both sides.
         ("a%2541", vec!["a%2541", "A%2541"], vec!["a%41", "aa"]),
         ("100%", vec!["100%", "100%25"], vec!["100"]),
         ("plus+sign", vec!["plus+sign", "plus%2Bsign"], vec!["plus sign"]),
@@ -384,7 +384,7 @@ fn every_row_of_the_table_holds_in_both_forms() {
     for (tier, mutation) in [("low", low), ("medium", low), ("high", high), ("critical", high)] {
         let agent = gateway.register(tier, &json!({"risk_tier": tier}));
         for (trust, expected) in TRUSTS.into_iter().zip(mutation) {
-            // Declared, registered, or both: each alone makes it a mutation.
+            // Either being declared or being registered as one makes it a mutation.
             for (action, declared, expected) in [
                 ("read", false, "allow"),
                 ("read", true, expected),
@@ -401,7 +401,7 @@ fn every_row_of_the_table_holds_in_both_forms() {
             }
         }
     }
-    // Trust that is not stated is not there.
+    // Unstated trust counts as no trust.
     let agent = gateway.register("unstated", &json!({}));
     let mut body = flat("write", true, TRUSTED);
     body.as_object_mut().expect("an object").remove("source_trust");
@@ -442,7 +442,7 @@ fn the_rules_for_single_tools_hold() {
     assert_eq!(mutating["decision"], "allow");
     assert_eq!(mutating.get("redacted_fields"), None);
 
-    // Not registered: denied, a read too.
+    // Unregistered actions are denied, even reads.
     let unknown = ask("github", "delete", false, json!({}), TRUSTED);
     assert_eq!((&unknown["decision"], &unknown["risk_level"]), (&json!("deny"), &json!("low")));
     assert_eq!(unknown["matched_policies"], json!(["mcp_unknown_tool"]));
@@ -460,13 +460,13 @@ fn what_the_operator_registered_tightens_and_no_caller_loosens_it() {
         ("critical", json!({"risk": "critical"}), "require_approval", "deny"),
         ("high", json!({"risk": "high"}), "allow", "deny"),
         ("allow", json!({"default_decision": "allow"}), "allow", "deny"),
-        // The operator's own mutation is one whatever the caller says.
+        // A registered mutation is one, whatever the caller says.
         ("mutation", json!({"mutates_state": true}), "allow", "deny"),
     ] {
         gateway.tool("tight", name, &more);
         for (mutates, trust, expected) in [(false, TRUSTED, trusted_read), (true, UNTRUSTED, untrusted_write)]
         {
-            // What a caller says about risk and approval is not looked at.
+            // The caller's claims about risk and approval are ignored.
             let body = json!({"tool": "tight", "action": name, "mutates_state": mutates, "parameters": {},
                 "source_trust": trust, "risk": "low", "approval_required": false, "default_decision": "allow",
                 "risk_tier": "low", "decision": "allow"});
@@ -479,7 +479,7 @@ fn what_the_operator_registered_tightens_and_no_caller_loosens_it() {
             "source_trust": trust});
         let answer = gateway.authorize(&agent.token, &body.to_string());
         assert_eq!(decision(&answer), "deny", "{trust}");
-        // The hash is over what the caller said; the record over what was judged.
+        // The hash covers what the caller said; the record shows what was decided on.
         let canonical =
             r#"{"action":"mutation","mutates_state":false,"parameters":{},"resource":null,"tool":"tight"}"#;
         assert_eq!(answer.body["action_hash"], sha256(canonical.as_bytes()));
@@ -597,7 +597,7 @@ fn an_answer_has_every_field_of_the_contract() {
     let expires = asked["expires_at"].as_str().expect("a time");
     assert_eq!(time(expires) - time(&made), 1800 * 1_000_000);
 
-    // Risk, and risk with mutation and trust, both within 0 to 100.
+    // Risk alone, and risk combined with mutation and trust, both from 0 to 100.
     let scores = |answer: &Value| {
         (answer["risk_score"].as_i64(), answer["composite_risk_score"].as_i64(), answer["risk_level"].clone())
     };
@@ -617,14 +617,14 @@ fn assert_uuid(value: &Value) {
 
 // --- What is hashed
 
-/// Pairs of the text of `parameters` as a caller may write it and its canonical form,
-/// written down by hand from the rule.
+/// Pairs of `parameters` as a caller may write them and their canonical form, derived by hand
+/// from the rule.
 const PARAMETERS: &[(&str, &str)] = &[
     ("{}", "{}"),
     ("null", "null"),
     (" [ 1 , 2 ] ", "[1,2]"),
     (r#"{"b":1,"a":{"d":2,"c":3}}"#, r#"{"a":{"c":3,"d":2},"b":1}"#),
-    // By code point, not by UTF-16 unit, and no normalisation.
+    // Sorted by code point, not by UTF-16 unit, without normalisation.
     (r#"{"\ud83d\ude00":1,"\uff5e":2}"#, "{\"\u{ff5e}\":2,\"\u{1f600}\":1}"),
     (r#"{"\u00e9":1,"e\u0301":2}"#, "{\"e\u{301}\":2,\"\u{e9}\":1}"),
     (r#""\/\u0041\u007f\u2028<&>""#, "\"/A\u{7f}\u{2028}<&>\""),
@@ -644,7 +644,7 @@ const PARAMETERS: &[(&str, &str)] = &[
         "[269104963418610.62,5e-324,1.7976931348623157e+308,0.0]",
     ),
     ("[2.2250738585072011e-308,0.1,123456.789e3]", "[2.225073858507201e-308,0.1,123456789.0]"),
-    // A name with a meaning elsewhere has none here.
+    // A name special to a JSON library is an ordinary name here.
     (
         r#"{"$serde_json::private::RawValue":"{\"x\":1}"}"#,
         r#"{"$serde_json::private::RawValue":"{\"x\":1}"}"#,
@@ -770,7 +770,7 @@ fn a_body_that_two_programs_could_read_differently_is_refused_and_leaves_no_trac
     }
     assert_eq!(gateway.get("/v1/decisions"), json!([]));
     assert_eq!(gateway.get("/v1/receipts/chain-head"), json!({"head": null}));
-    // The deepest that is allowed, and the same bytes without what was wrong.
+    // The deepest nesting allowed, and the same bytes with the defect removed.
     assert_eq!(decision(&send(&around(deep(126).as_bytes()))), "allow");
     assert_eq!(decision(&send(&around("9".repeat(4300).as_bytes()))), "allow");
 }
@@ -812,7 +812,7 @@ fn a_question_of_both_forms_or_of_neither_is_refused() {
         ("tool_call", json!("x")),
     ] {
         let answer = ask(&with(good.clone(), name, wrong.clone()));
-        // A flat body knows no user, and need not look at one.
+        // A flat body has no user member and may ignore one.
         let ignored = name == "user" && answer.status == 200;
         assert!(ignored || matches!(answer.status, 400 | 422), "{name} {wrong} {answer:?}");
     }
@@ -877,7 +877,7 @@ fn an_agent_whose_every_call_needs_approval_gets_none_without() {
     };
     assert_eq!(ask(&forced, "read", TRUSTED), "require_approval");
     assert_eq!(ask(&forced, "write", UNTRUSTED), "deny");
-    // The same by a change, from the very next request.
+    // The same after a change, with the very next request.
     let later = gateway.register("later", &json!({}));
     for (force, expected) in [(false, "allow"), (true, "require_approval"), (false, "allow")] {
         let body = json!({"force_approval": force});
@@ -922,12 +922,12 @@ fn the_same_request_gets_the_same_answer_and_another_under_its_name_is_a_conflic
     }
     assert_eq!(list_of(&gateway.get("/v1/decisions")).len(), 1);
     assert_eq!(gateway.get("/v1/receipts/chain-head")["head"]["seq"], 1);
-    // Another source is another question, even where the root makes them weigh the same.
+    // Another source trust makes it another request, even if the root's trust makes both equal.
     let rooted = with(good.clone(), "trace", json!({"root_trust_level": "unknown"}));
     assert_eq!(ask(&with(rooted, "request_id", json!("r-2"))).status, 200);
     let unknown = with(with(good.clone(), "source_trust", json!("unknown")), "request_id", json!("r-2"));
     assert_failure(&ask(&unknown), 409, "Conflict");
-    // The name belongs to one agent.
+    // Request ids are scoped to an agent.
     let other = gateway.register("b", &json!({}));
     let theirs = gateway.authorize(&other.token, &good.to_string());
     assert_eq!(decision(&theirs), "require_approval");
@@ -973,7 +973,7 @@ fn a_dry_run_is_judged_in_full_and_writes_nothing() {
     assert_eq!(gateway.get("/v1/decisions"), json!([]));
     assert_eq!(gateway.get("/v1/receipts/chain-head")["head"], Value::Null);
     assert_eq!(gateway.get("/v1/agents/a")["last_seen_at"], Value::Null);
-    // It did not take the name either.
+    // It did not use up the request id either.
     let answer = gateway.authorize(&agent.token, &real.to_string());
     assert!(answer.body["receipt"].is_object(), "{answer:?}");
     assert_eq!(gateway.stop(), 0);
@@ -1008,7 +1008,7 @@ fn decisions_are_filtered_by_what_is_asked_for_and_by_all_of_it() {
         gateway.get(&format!("/v1/decisions/{id}"))["created_at"].as_str().expect("a time").to_owned()
     };
     let (at_second, at_third) = (time(&second), time(&third));
-    // The same instant in another spelling.
+    // The same instant, spelled differently.
     let spelled = escaped(&at_second.replace('T', " ").replace('Z', "+00:00"));
     let hash = |answer: &Value, name: &str| answer[name].as_str().expect("a hash").to_owned();
     let second_receipt = second["receipt"]["receipt_hash"].as_str().expect("a hash");
@@ -1075,7 +1075,7 @@ fn decisions_are_filtered_by_what_is_asked_for_and_by_all_of_it() {
         let answer = gateway.operator("GET", &format!("/v1/decisions?{query}"), None);
         assert_failure(&answer, 400, "BadRequest");
     }
-    // A filter that is given empty is a filter: no agent has that id.
+    // An empty filter value still filters: no agent has that id.
     assert_eq!(gateway.get("/v1/decisions?agent_id="), json!([]));
 }
 
@@ -1097,7 +1097,7 @@ fn a_page_has_fifty_and_never_more_than_two_hundred() {
         }
         assert_eq!(list_of(&gateway.get(&format!("{path}?limit=200&offset=200"))).len(), 10);
     }
-    // Six clients at once, one order: the lists run along the chain.
+    // Six concurrent clients, one order: lists follow the chain.
     let seqs: Vec<i64> = list_of(&gateway.get("/v1/receipts?limit=200"))
         .iter()
         .filter_map(|one| one["seq"].as_i64())
@@ -1145,7 +1145,7 @@ fn a_decision_is_shown_without_parameters_and_an_unknown_one_is_not_found() {
     }
 }
 
-/// A gateway with seven receipts of every kind but one.
+/// A gateway with seven receipts, of every kind but one.
 fn seven_receipts(home: &Home) -> Gateway {
     let gateway = home.start();
     let agent = gateway.agent("a");
@@ -1200,7 +1200,7 @@ fn the_receipts_that_are_listed_verify_as_they_came_in_both_orders_and_from_the_
         if first + count == 8 && count > 0 {
             assert_eq!(verdict["head_hash"], head["receipt_hash"], "{query}");
         }
-        // The list itself is accepted as well.
+        // The bare list is accepted as well.
         let bare = try_request(gateway.address(), "POST", "/v1/receipts/verify-chain", token, Some(&text));
         assert_eq!(bare.expect("an answer").body, verdict, "{query}");
     }
@@ -1230,7 +1230,7 @@ fn a_receipt_is_its_hashed_body_and_the_hash_and_nothing_else() {
             assert!(members.contains_key(name), "{name}");
         }
         assert!(members.values().all(|value| value.is_string() || value.is_i64() || value.is_null()));
-        // serde_json writes its maps sorted and without spaces: canonical for such plain values.
+        // serde_json writes maps sorted and without spaces: canonical for such plain values.
         assert_eq!(hash, sha256(body.to_string().as_bytes()));
         assert_eq!(receipt["prev_receipt_hash"], previous);
         previous = hash.as_str().expect("a hash").to_owned();
@@ -1309,7 +1309,7 @@ fn a_page_of_receipts_that_was_tampered_with_does_not_verify() {
         let rotated: Vec<Value> = elements[3..].iter().chain(&elements[..3]).cloned().collect();
         broken("rotated", &json!(rotated));
     }
-    // A single one cannot hide either.
+    // Tampering with a single receipt is found as well.
     let mut one = gateway.get("/v1/receipts?limit=1");
     one[0]["resource"] = json!("x");
     assert_eq!(verify_chain(&gateway, &one.to_string())["verified"], false);
@@ -1342,7 +1342,7 @@ fn a_range_is_verified_by_instants() {
     assert_eq!(range(json!({"to": ts(2)})), (2, json!("")));
     assert_eq!(range(json!({"from": "2099-01-01T00:00:00Z"})).0, 0);
     assert_eq!(range(json!({"to": "2001-01-01T00:00:00+14:00"})).0, 0);
-    // No body at all, stated or not.
+    // No body, with or without a Content-Length.
     for body in [Some(""), None] {
         let answer =
             try_request(gateway.address(), "POST", "/v1/receipts/verify-range", Some(&gateway.token), body);
@@ -1353,7 +1353,7 @@ fn a_range_is_verified_by_instants() {
         json!({"to": 5}),
         json!({"from": ""}),
         json!({"to": "2026-02-30T00:00:00Z"}),
-        // Nothing is between them, and nothing verified looks like a whole chain.
+        // An empty range; verifying nothing must not look like an intact chain.
         json!({"from": ts(5), "to": ts(3)}),
     ] {
         let answer = gateway.operator("POST", "/v1/receipts/verify-range", Some(&body));
@@ -1425,7 +1425,7 @@ fn no_parameter_is_ever_shown_again_or_logged() {
 
 // --- What is wrong with a request
 
-/// A request with exactly these header lines beside Host and Connection.
+/// A request with exactly these header lines besides Host and Connection.
 fn send(gateway: &Gateway, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Answer {
     raw_request(gateway.address(), &request_bytes(method, path, headers, body)).expect("an answer")
 }
@@ -1458,7 +1458,7 @@ fn every_error_has_the_one_body() {
         assert_failure(&gateway.operator("GET", path, None), 404, "NotFound");
         assert_failure(&gateway.request("GET", path, None, None), 404, "NotFound");
     }
-    // There is no restore, for anybody.
+    // There is no restore endpoint for anyone.
     for token in [Some(gateway.token.as_str()), Some(agent.token.as_str()), None] {
         let answer = gateway.request("POST", "/v1/admin/restore", token, Some(&json!({"filename": "x.db"})));
         assert_failure(&answer, 404, "NotFound");
@@ -1496,7 +1496,7 @@ fn every_error_has_the_one_body() {
     assert_failure(&answer, 414, "UriTooLong");
     let answer = send(&gateway, "GET", "/health", &[&format!("X: {}", "x".repeat(17_000))], b"");
     assert_failure(&answer, 431, "RequestHeaderFieldsTooLarge");
-    // A body of exactly the limit is read, and judged.
+    // A body of exactly the maximum size is read and processed.
     let padded = format!("{{\"skill_key\":\"{}\"}}", "x".repeat((1 << 20) - 16));
     assert_eq!(padded.len(), 1 << 20);
     let length = format!("Content-Length: {}", padded.len());
@@ -1549,18 +1549,18 @@ fn who_has_no_right_token_is_turned_away_before_the_body_is_looked_at() {
             assert_failure(&answer, 401, "Unauthorized");
             assert_eq!(answer.header("WWW-Authenticate"), Some("Bearer"), "{method} {path}");
         }
-        // Nor is it told what else is wrong, such as a body that is missing.
+        // It does not learn of other defects either, such as a missing body.
         assert_failure(&send(&gateway, method, path, &[], b""), 401, "Unauthorized");
         let wrong_kind = if path == "/v1/authorize" { &gateway.token } else { &agent.token };
         assert_failure(&try_with(&format!("Authorization: Bearer {wrong_kind}")), 403, "Forbidden");
     }
-    // The scheme's case does not matter; a tenant header does not either.
+    // Neither the scheme's case nor a tenant header matters.
     for scheme in ["bearer", "BEARER", "bEaReR"] {
         let header = format!("Authorization: {scheme} {}", gateway.token);
         let answer = send(&gateway, "GET", "/v1/agents", &[&header, "X-Aegis-Tenant-ID: other"], b"");
         assert_eq!(answer.status, 200, "{scheme}");
     }
-    // Two credentials are one too many to trust.
+    // Two credentials are rejected.
     let twice = format!("Authorization: Bearer {}\r\nAuthorization: Bearer wrong", gateway.token);
     let other = format!("Authorization: Bearer wrong\r\nAuthorization: Bearer {}", gateway.token);
     let statuses = [twice, other].map(|header| send(&gateway, "GET", "/v1/agents", &[&header], b"").status);
@@ -1601,7 +1601,7 @@ fn a_body_is_json_whatever_its_type_says_and_however_it_is_framed() {
         format!("{chunked}0\r\n\r\n").as_bytes(),
     );
     assert_eq!(answer.status, 200, "{answer:?}");
-    // What the client libraries send when there is no body.
+    // What client libraries send without a body.
     let headers = [&operator, "Content-Type: application/json", "Content-Length: 0"];
     assert_eq!(send(&gateway, "POST", "/v1/receipts/verify-range", &headers, b"").status, 200);
     let answer = send(&gateway, "POST", "/v1/receipts/verify-range", &[&operator, "Content-Length: 1"], b"{");
@@ -1642,7 +1642,7 @@ fn one_connection_serves_many_requests_and_a_refused_one_ends_it() {
     let answers = String::from_utf8(raw_bytes(gateway.address(), bytes.as_bytes())).expect("text");
     assert_eq!(answers.matches("HTTP/1.1 ").count(), 3, "{answers}");
     assert_eq!(answers.matches("HTTP/1.1 200 ").count(), 2, "{answers}");
-    // What follows a body of unclear length is never a second request.
+    // Bytes after a body of ambiguous length are never treated as a second request.
     let smuggled = format!(
         "POST /v1/receipts/verify-range HTTP/1.1\r\nHost: x\r\n{operator}\r\nContent-Length: 0\r\n\
          Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n{}",

@@ -1,5 +1,5 @@
-//! SIGKILL at any moment, and a disk whose sync fails: nothing that was acknowledged
-//! is lost, and nothing that was refused is found.
+//! SIGKILL at any moment, and failing syncs: nothing acknowledged is lost, and nothing rejected
+//! is found.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,7 +16,7 @@ use crate::support::{
     Agent, Gateway, Home, decide, decision_ids, dump, dump_before_restore, faults, verified, wait_until,
 };
 
-/// Numbers that are the same in every run (SplitMix64).
+/// Reproducible pseudo-random numbers (SplitMix64).
 struct Random(u64);
 
 impl Random {
@@ -31,7 +31,7 @@ impl Random {
 
 const TRUST: &str = "trusted_internal_signed";
 
-/// Starts a gateway and kills it after `micros`, wherever it is then.
+/// Starts a gateway and kills it after `micros`, whatever it is doing.
 fn start_and_kill(home: &Home, micros: u64) {
     let mut command = home.command(&[]);
     let log = fs::File::create(home.path("killed.log")).expect("a log");
@@ -68,7 +68,7 @@ fn names(home: &Home) -> BTreeSet<String> {
     files.map(|(path, _)| path.file_name().expect("a name").to_string_lossy().into_owned()).collect()
 }
 
-/// Asks from several threads until the gateway dies; counts what it acknowledges.
+/// Sends requests from several threads until the gateway dies; counts the acknowledged ones.
 fn load(agent: &Agent, threads: usize, count: &AtomicUsize, during: impl FnOnce()) -> Vec<String> {
     let acknowledged = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -206,7 +206,7 @@ fn a_shell_that_opens_and_closes_the_database_amid_traffic_and_a_backup_costs_no
     assert_eq!(verified(&home.database()), found.len() as u64);
 }
 
-/// What `sqlite3 FILE 'SELECT ...'` does, in a process that is not the gateway's.
+/// Does what `sqlite3 FILE 'SELECT ...'` does, outside the gateway's process.
 fn open_and_close(database: &Path) {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(database, flags).expect("it opens");
@@ -216,7 +216,7 @@ fn open_and_close(database: &Path) {
 }
 
 /// Starts a gateway that is killed before its `call`th change to a file or a name.
-/// False when it came to listen before; then it is killed where it is.
+/// Returns false if it got to listening first; it is then killed in any case.
 fn killed_at(home: &Home, library: &str, call: usize) -> bool {
     let log = home.path("killed.log");
     let mut command = home.command(&[]);
@@ -238,8 +238,8 @@ fn killed_at(home: &Home, library: &str, call: usize) -> bool {
     !listens
 }
 
-/// Kills starts in homes that `prepare` makes, before each change that a start makes,
-/// and hands the home to `check`.
+/// For each change that a start makes, kills a start right before it, in a home created by
+/// `prepare`, and passes the home to `check`.
 fn kill_at_each_change(prepare: impl Fn() -> Home, check: impl Fn(&Home, usize)) {
     let tools = Home::new();
     let library = faults(&tools);
@@ -256,7 +256,7 @@ fn kill_at_each_change(prepare: impl Fn() -> Home, check: impl Fn(&Home, usize))
     assert!(call > 20, "a start makes more than {call} changes");
 }
 
-/// What a clean stop leaves of a gateway that ran on its default names.
+/// The files left by a clean stop of a gateway with default file names.
 fn clean() -> BTreeSet<String> {
     BTreeSet::from(["admin.token", "aegisagent.db", "aegisagent.db.identity"].map(String::from))
 }
@@ -352,7 +352,7 @@ fn a_kill_before_each_change_of_a_restore_s_start_records_it_once_with_the_later
 #[test]
 fn a_kill_before_each_change_of_an_accepted_rollback_s_start_records_it_once() {
     let origin = home_with_witness();
-    // In the way of a disk that went back: no fresh copy, but a file that a gateway ran on.
+    // As if the disk was rolled back: not a fresh copy, but a file that a gateway ran on.
     let before = Home::new();
     fs::create_dir(before.path("db")).expect("a folder");
     fs::copy(origin.path("backups/b.db"), before.database()).expect("cp");
@@ -489,7 +489,7 @@ fn a_kill_before_each_change_of_a_stop_loses_nothing() {
     assert_eq!(names(&home), clean());
 }
 
-/// A gateway on a disk whose sync of the log fails on demand.
+/// A gateway on a disk that fails to sync the log on demand.
 struct FailingDisk {
     home: Home,
     always: PathBuf,
@@ -512,14 +512,14 @@ impl FailingDisk {
     }
 }
 
-/// Asks once; the id, or `None` when the gateway said that it cannot.
+/// Sends one request; the decision id, or `None` if the gateway answered with an error.
 fn ask(agent: &Agent) -> Option<String> {
     let answer = agent.ask("read", TRUST);
     assert!(matches!(answer.status, 200 | 503), "{answer:?}");
     (answer.status == 200).then(|| answer.body["decision_id"].as_str().expect("an id").to_owned())
 }
 
-/// After SIGKILL and a restart, exactly what was acknowledged is there.
+/// After SIGKILL and a restart, the database holds exactly what was acknowledged.
 fn holds_exactly(home: &Home, gateway: Gateway, acknowledged: &BTreeSet<String>) {
     gateway.kill();
     assert_eq!(&decision_ids(&home.database()), acknowledged, "as the kill left it");
@@ -553,7 +553,7 @@ fn a_sync_that_fails_once_fails_one_decision_and_later_ones_are_kept() {
         let gateway = disk.home.start();
         let agent = gateway.agent("a");
         let mut acknowledged: BTreeSet<String> = decide(&agent, 3).into_iter().collect();
-        // The sync of a checkpoint may be the one that fails.
+        // The failing sync may be a checkpoint's.
         loop {
             fs::write(&disk.once, "").expect("written");
             match ask(&agent) {

@@ -1,5 +1,5 @@
-//! A disk that fills or fails amid a backup: there is no backup, nothing is left of it, the
-//! gateway serves on, and as soon as the disk is well again the same name will do.
+//! A disk that fills up or fails during a backup: no backup and no leftovers, the gateway keeps
+//! serving, and once the disk has recovered, the same name can be used.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -19,7 +19,7 @@ const EPERM: &str = "1";
 const EIO: &str = "5";
 const ENOSPC: &str = "28";
 
-/// A gateway's folder whose backups' disk fails on demand.
+/// A gateway's folder whose backup disk fails on demand.
 struct FailingDisk {
     home: Home,
     failing: PathBuf,
@@ -40,7 +40,7 @@ impl FailingDisk {
         FailingDisk { home, failing, told }
     }
 
-    /// Lets a backup fail at each of its calls in turn; returns at how many it failed.
+    /// Makes a backup fail at each of its system calls in turn; returns how many made it fail.
     fn at_each_call(&mut self, statuses: &[u16]) -> usize {
         decide(&self.home.start().agent("a"), 3);
         let mut failed = 0;
@@ -65,7 +65,7 @@ impl FailingDisk {
         assert_ready(gateway);
         decide(&gateway.agent("a"), 1);
         if answer.status == 200 {
-            // SQLite does not mind when the folder of its journal cannot be synced.
+            // SQLite ignores a failed sync of its journal's folder.
             assert_eq!(names(&folder), with_witness(["b.db"]), "at {call}");
             verified(&folder.join("b.db"));
             self.remove_backup();
@@ -90,7 +90,7 @@ fn a_disk_that_is_full_from_any_call_on_is_507_and_leaves_nothing() {
     assert!(failed > 15, "only {failed} calls failed");
 }
 
-/// One write that fails is told as want of room: a limit on the size of files looks the same.
+/// A single failed write is reported as lack of space: a file size limit looks the same.
 #[test]
 fn a_disk_that_fails_at_any_call_is_an_error_and_leaves_nothing() {
     let failed = FailingDisk::of(Home::new(), EIO, &[("FAIL_ALONE", "yes")]).at_each_call(&[500, 507]);
@@ -112,7 +112,7 @@ fn a_sync_that_fails_is_no_backup_and_no_want_of_room() {
     }
 }
 
-/// A gateway that is stopped while less than `most` of a copy is made.
+/// Suspends the gateway while less than `most` bytes of a copy have been written.
 fn stopped_amid_a_copy(gateway: &Gateway, folder: &Path, most: u64) -> JoinHandle<std::io::Result<Answer>> {
     for _ in 0..50 {
         let running = begin_backup(gateway, "b.db");
@@ -123,7 +123,7 @@ fn stopped_amid_a_copy(gateway: &Gateway, folder: &Path, most: u64) -> JoinHandl
         if partial_size(folder).is_some_and(|copied| copied < most) {
             return running;
         }
-        // It was looked at too late; another one.
+        // Too late: try again with another backup.
         gateway.signal("CONT");
         assert_eq!(running.join().expect("no panic").expect("an answer").status, 200);
         for name in names(folder) {
@@ -249,7 +249,7 @@ fn a_restored_file_on_a_full_disk_is_recorded_once_when_there_is_room() {
     let (code, said) = home.run_to_end(home.command(&[]));
     assert_eq!(code, Some(3), "{said}");
     let last = said.lines().last().expect("a line");
-    assert!(last.starts_with("aegis-gateway: ") && last.contains("free some room"), "{said}");
+    assert!(last.starts_with("aegis-gateway: ") && last.contains("free some disk space"), "{said}");
     assert_eq!(names(disk.path()), ["aegisagent.db", "other"]);
     fs::remove_file(other).expect("removed");
     assert_eq!(home.start().stop(), 0);

@@ -1,5 +1,5 @@
-//! The verifier, through the real command: what it must find, what it must not, and
-//! that it leaves everything as it was. Damage is place by kind, each found.
+//! The verifier, through the real command: what it must report, what it must not, and that it
+//! changes nothing. Every kind of damage is tried at every place and must be found.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -16,7 +16,7 @@ use crate::support::{Gateway, Home, VERIFIER, sha256, verify};
 
 pub const RECEIPTS: usize = 6;
 
-/// A gateway with receipts of every outcome, with every optional field both set and null.
+/// A gateway with receipts of every outcome, each optional field both set and null.
 fn gateway_with_receipts(home: &Home) -> Gateway {
     let gateway = home.start();
     let agent = gateway.agent("a");
@@ -87,7 +87,7 @@ pub fn breaks(what: &str, path: &Path) -> Vec<Value> {
         assert!(one["seq"].is_i64() && one["kind"].is_string(), "{what}: {one}");
         assert!(one.get("id").is_some() && one["expected"] != one["found"], "{what}: {one}");
     }
-    // The same in words.
+    // The same as text.
     let output = verify(&[text(path)]);
     let words = String::from_utf8(output.stdout).expect("text");
     assert!(words.contains("TAMPERED") && words.lines().count() == breaks.len() + 2, "{what}: {words}");
@@ -102,7 +102,7 @@ pub fn kinds_at(breaks: &[Value], seq: i64) -> Vec<&str> {
     breaks.iter().filter(|one| one["seq"] == seq).filter_map(|one| one["kind"].as_str()).collect()
 }
 
-/// A copy of a database that somebody with the file in their hands changes.
+/// A copy of a database, tampered with by somebody who has write access to the file.
 pub struct Bench {
     folder: TempDir,
     original: PathBuf,
@@ -116,7 +116,7 @@ impl Bench {
         Bench { folder, original }
     }
 
-    /// A fresh copy, after `statements` have run on it with every defence off.
+    /// A fresh copy after running `statements` on it with every safeguard off.
     pub fn after(&self, statements: &str) -> PathBuf {
         self.edited(|database| database.execute_batch(statements).expect(statements))
     }
@@ -144,7 +144,7 @@ impl Bench {
     }
 }
 
-// --- In which state a database may be
+// --- States a database may be in
 
 #[test]
 fn a_stopped_database_and_a_backup_verify_and_nothing_is_left_beside_them() {
@@ -224,7 +224,7 @@ fn a_killed_gateway_s_log_is_counted_and_every_file_stays_as_it_was() {
     let said = assert_whole(&home.database(), RECEIPTS);
     assert_eq!(said["decisions"], RECEIPTS);
     assert!(home.snapshot("db") == before, "something was touched");
-    // The same rows count for the gateway that starts afterwards.
+    // A gateway that starts afterwards sees the same rows.
     let gateway = home.start();
     assert_eq!(gateway.get("/v1/receipts/chain-head")["head"]["seq"], RECEIPTS);
     assert_eq!(gateway.stop(), 0);
@@ -235,7 +235,7 @@ fn a_killed_gateway_s_log_is_counted_and_every_file_stays_as_it_was() {
 fn what_is_edited_only_in_a_killed_gateway_s_log_is_found() {
     let home = Home::new();
     gateway_with_receipts(&home).kill();
-    // Written into the log by another program, which then leaves it there.
+    // Written to the log by another program, which leaves the log behind.
     let database = Connection::open(home.database()).expect("a database");
     let keep = rusqlite::config::DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE;
     database.set_db_config(keep, true).expect("kept");
@@ -279,7 +279,7 @@ fn a_read_only_folder_is_enough_even_for_a_killed_gateway_s_database() {
         let mut command = Command::new(&verifier);
         command.arg(home.database()).env_clear().env("TMPDIR", &scratch);
         if rustix_is_root() {
-            // The superuser may write anywhere; somebody else may not.
+            // Root may write anywhere; other users may not.
             command.uid(65_534).gid(65_534);
         }
         let output = command.output().expect("the verifier runs");
@@ -310,14 +310,14 @@ fn a_log_that_does_not_belong_is_not_counted_and_one_in_doubt_is_not_guessed_at(
     gateway.kill();
     assert_whole(&home.database(), RECEIPTS + 1);
 
-    // A restored backup beside the old log: exactly the backup.
+    // A restored backup next to the old log: exactly the backup.
     fs::rename(home.database(), home.path("db/bad")).expect("moved");
     fs::copy(home.path("backups/b.db"), home.database()).expect("copied");
     let before = home.snapshot("db");
     let said = assert_whole(&home.database(), RECEIPTS);
     assert!(said["note"].as_str().is_some_and(|note| note.contains("-wal")), "{said}");
 
-    // Another gateway's database beside it: nobody can tell.
+    // Another gateway's database next to it: undecidable.
     let other = stopped();
     fs::remove_file(home.database()).expect("removed");
     fs::copy(other.database(), home.database()).expect("copied");
@@ -328,15 +328,15 @@ fn a_log_that_does_not_belong_is_not_counted_and_one_in_doubt_is_not_guessed_at(
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("--wal replay") && said.contains("--wal ignore"), "its own options: {said}");
     assert!(!said.contains("AEGIS_"), "no setting of a start: {said}");
-    // Unless somebody says.
+    // Unless the option says which.
     assert_eq!(code(&verify(&["--wal", "ignore", text(&home.database())])), 0);
 
-    // And back again: nothing of all this has changed the log.
+    // And back again: none of this has changed the log.
     fs::remove_file(home.database()).expect("removed");
     fs::copy(home.path("backups/b.db"), home.database()).expect("copied");
     assert!(home.snapshot("db") == before, "something was touched");
 
-    // The bad file, its log put back beside it.
+    // The bad file with its log moved back next to it.
     let (bad, log) = (home.path("db/bad"), home.path("db/bad-wal"));
     fs::rename(home.beside("-wal"), &log).expect("moved");
     let output = verify(&[text(&bad)]);
@@ -420,7 +420,7 @@ fn an_edit_of_any_column_of_any_decision_is_found() {
             };
             match column.as_str() {
                 "decision" => edits.extend(["iif({} = 'allow', 'deny', 'allow')"]),
-                // The same instant, spelled otherwise.
+                // The same instant, spelled differently.
                 "created_at" => {
                     edits.extend(["replace({}, 'Z', '+00:00')", "replace({}, 'T', ' ')", "lower({})"])
                 }
@@ -438,7 +438,7 @@ fn an_edit_of_any_column_of_any_decision_is_found() {
                 let path =
                     bench.edited(|database| changed = database.execute(&statement, []).expect(&statement));
                 if changed == 0 {
-                    // An upper-case hash can be the same text, an empty resource is empty.
+                    // An all-digit hash has no upper case, and a resource may already be empty.
                     assert!(edit == "''" || edit.starts_with("upper"), "{statement}: nothing was edited");
                     continue;
                 }
@@ -525,7 +525,7 @@ fn two_receipts_that_changed_places_are_found() {
     }
 }
 
-/// One row as the members that are hashed: `seq` of a decision is not one of them.
+/// A row's hashed members; a decision's `seq` is not one of them.
 fn members(database: &Connection, table: &str, seq: i64) -> serde_json::Map<String, Value> {
     let mut row = database.prepare(&format!("SELECT * FROM {table} WHERE seq = {seq}")).expect("a table");
     let names: Vec<String> = row.column_names().map(str::to_owned).collect();
@@ -540,7 +540,7 @@ fn members(database: &Connection, table: &str, seq: i64) -> serde_json::Map<Stri
     row.query_row([], read).expect("a row")
 }
 
-/// The hash of a decision, by the rule: every column but its position.
+/// The hash of a decision by the rule: all columns except its position.
 fn decision_hash(database: &Connection, seq: i64) -> String {
     let mut members = members(database, "decisions", seq);
     members.remove("seq");
@@ -549,8 +549,8 @@ fn decision_hash(database: &Connection, seq: i64) -> String {
     sha256(Value::Object(members).to_string().as_bytes())
 }
 
-/// Makes the chain agree with itself from `first` on, as whoever owns the file can;
-/// returns the new head's hash.
+/// Rehashes the chain from `first` on, as anybody who owns the file can; returns the new
+/// head's hash.
 pub fn rehash(database: &Connection, first: i64) -> String {
     let mut previous: String = database
         .query_row(
@@ -586,7 +586,7 @@ fn a_tail_that_was_hashed_again_is_found_by_the_head_that_is_kept_beside_it() {
     });
     let found = breaks("hashed again", &path);
     assert_eq!(kinds_at(&found, RECEIPTS as i64), ["head_mismatch"]);
-    // Hashed again from there, but not to the end.
+    // Rehashed from there, but not to the end.
     let path = bench.edited(|database| {
         database.execute_batch(LIE).expect("edited");
         let last = members(database, "receipts", 3);
@@ -648,7 +648,7 @@ fn a_forged_receipt_is_found_wherever_it_is_put_in() {
         created_at FROM decisions WHERE seq = 1;");
     let found = breaks("a decision without a receipt", &bench.after(&decision));
     assert_eq!((kinds_at(&found, end), found.len()), (vec!["receipt_missing"], 1));
-    // One that is right in itself and linked to the last one, of a decision of its own.
+    // A self-consistent receipt, linked to the last one, with its own decision.
     let path = bench.edited(|database| {
         database.execute_batch(&(copied(1, end) + &decision)).expect("inserted");
         database.execute("UPDATE receipts SET decision_id = 'forged' WHERE seq = ?1", [end]).expect("set");
@@ -656,7 +656,7 @@ fn a_forged_receipt_is_found_wherever_it_is_put_in() {
     });
     let found = breaks("appended", &path);
     assert_eq!((kinds_at(&found, end), found.len()), (vec!["head_mismatch"], 1), "{found:?}");
-    // A decision that two receipts claim.
+    // One decision claimed by two receipts.
     let path = bench.edited(|database| {
         database.execute_batch(&copied(1, end)).expect("inserted");
         let hash = {
@@ -914,7 +914,7 @@ fn what_was_meant_as_a_database_is_called_one_and_every_message_names_the_file()
         ("a.copy", vec![], "a.copy is not a whole SQLite database: it is empty"),
         ("a.db", flipped(3, 1), "a.db is not a whole SQLite database: its first bytes"),
         ("other", flipped(15, 4), "other is not a whole SQLite database: its first bytes"),
-        // The bit between an S and what begins a list.
+        // The bit that separates an S from the start of a list.
         ("a.db", flipped(0, 8), "a.db is not a whole SQLite database: its first bytes"),
         ("a.db", vec![0; 4096], "a.db is not a whole SQLite database: its first bytes"),
         ("notes.txt", b"hello".to_vec(), "notes.txt is neither a whole SQLite database nor receipts"),
@@ -940,7 +940,7 @@ fn what_was_meant_as_a_database_is_called_one_and_every_message_names_the_file()
     let output = verify(&[text(folder)]);
     let line = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(code(&output) == 2 && line.contains(&format!("{} is a folder", text(folder))), "{line}");
-    // The content counts before the name.
+    // The content takes precedence over the name.
     fs::write(folder.join("export.db"), export).expect("written");
     assert_eq!(code(&verify(&[text(&folder.join("export.db"))])), 0);
     let child = verifier_on_input(&["-"]);
@@ -982,7 +982,7 @@ fn the_help_says_what_every_exit_status_means() {
         "0 verified",
         "1 tampered",
         "2 usage",
-        "3 it cannot",
+        "3 inconclusive",
     ] {
         assert!(help.contains(word), "{word}: {help}");
     }
@@ -1010,7 +1010,7 @@ fn the_exit_status_holds_where_nothing_can_be_said() {
         assert_eq!(run(arguments, true), Some(2), "{arguments:?}");
     }
     assert_eq!(run(&[tampered], true), Some(1));
-    // A verdict that cannot be written is none.
+    // A verdict that cannot be written is not a verdict.
     for arguments in [&[tampered][..], &["--json", tampered], &[text(&bench.original)]] {
         assert_eq!(run(arguments, false), Some(2), "{arguments:?}");
     }
@@ -1034,9 +1034,9 @@ fn a_name_with_control_characters_does_not_reach_the_terminal() {
     }
 }
 
-/// How many receipts the long export has: enough that keeping even their hashes would show.
+/// Receipts in the long export: enough that keeping even just their hashes would show.
 const LONG: usize = 200_000;
-/// What the verifier may take for it, in KiB; 200,000 pairs of hashes alone are more.
+/// The verifier's memory limit for it, in KiB; 200,000 pairs of hashes alone take more.
 const MEMORY_KIB_MAX: u64 = 16 * 1024;
 
 #[test]
@@ -1047,7 +1047,7 @@ fn memory_stays_small_however_long_the_export_is() {
     let mut previous = String::new();
     let mut batch = String::new();
     for seq in 1..=LONG {
-        // Canonical by hand: sorted, without spaces.
+        // Written in canonical form: sorted, without spaces.
         let (before, after) = (
             format!("{{\"event_id\":\"r\",\"prev_receipt_hash\":\"{previous}\","),
             format!("\"seq\":{seq}}}"),
@@ -1060,7 +1060,7 @@ fn memory_stays_small_however_long_the_export_is() {
             batch.clear();
         }
     }
-    // The pipe holds 64 KiB: all but the last few hundred have been read by now.
+    // A pipe holds 64 KiB, so all but the last few hundred have been read by now.
     let peak = BufReader::new(fs::File::open(status).expect("it runs"))
         .lines()
         .map_while(Result::ok)

@@ -1,5 +1,5 @@
-//! What lies at the database's name is judged before SQLite opens it: what belongs
-//! is used whole, what does not is set aside or refused, and a refusal changes nothing.
+//! Files at the database's path are checked before SQLite opens them: those that belong are
+//! used completely, others are set aside or refused, and a refusal changes nothing.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -18,7 +18,7 @@ use crate::support::{
 
 const ROWS: usize = 40;
 
-/// A home whose gateway was stopped cleanly, and the bytes of a backup of it.
+/// A home whose gateway was stopped cleanly, and a backup of it.
 struct Stopped {
     _home: Home,
     database: PathBuf,
@@ -38,7 +38,7 @@ fn stopped() -> &'static Stopped {
     })
 }
 
-/// A new home in which `database` has been put into place, as on another machine.
+/// A new home with `database` copied into place, as on another machine.
 fn home_with(database: &Path) -> Home {
     let home = Home::new();
     fs::create_dir(home.path("db")).expect("a folder");
@@ -49,11 +49,11 @@ fn home_with(database: &Path) -> Home {
 /// A home whose gateway was killed with commits in its log.
 struct Killed {
     home: Home,
-    /// Of the decisions, how many the backup holds.
+    /// The decisions in the backup.
     backed_up: Vec<String>,
     after: Vec<String>,
     backup: PathBuf,
-    /// The state in the log and the file together.
+    /// The state of the file and the log together.
     whole: String,
 }
 
@@ -90,7 +90,7 @@ fn stale_logs(home: &Home) -> Vec<PathBuf> {
     found
 }
 
-/// A writer's agent in a gateway that was started again: its token still holds.
+/// A new agent of a restarted gateway.
 fn again(gateway: &Gateway) -> Agent {
     gateway.agent("another")
 }
@@ -106,7 +106,7 @@ fn change(database: &Path, sql: &str) {
     connection.execute_batch(sql).expect("changed");
 }
 
-/// The two ways out that a refusal names: replay and set aside.
+/// The two choices that a refusal offers: replay and set aside.
 fn choices(line: &str) -> (String, String) {
     let choice = |kind: &str| {
         let rest = line.split_once(&format!("AEGIS_WAL_CHOICE={kind}:")).expect("a way out").1;
@@ -117,7 +117,7 @@ fn choices(line: &str) -> (String, String) {
 
 // The runbook.
 
-/// Restores the backup as `restore` does, starts, and sees exactly the backup.
+/// Restores the backup with `restore`, starts, and expects exactly the backup.
 fn restores_exactly(restore: impl FnOnce(&Killed, &Path)) {
     let killed = killed();
     let log = fs::read(killed.home.beside("-wal")).expect("a log");
@@ -136,7 +136,7 @@ fn restores_exactly(restore: impl FnOnce(&Killed, &Path)) {
     assert_eq!(gateway.stop(), 0);
     assert_eq!(dump_before_restore(&killed.home.database()), dump(&killed.backup));
 
-    // It goes on from there, also after a kill.
+    // It continues from there, even after a kill.
     let gateway = killed.home.start();
     let later = decide(&again(&gateway), 3);
     gateway.kill();
@@ -292,8 +292,8 @@ fn rule_1_a_journal_of_another_file_is_refused() {
     assert!(home.refused().contains("rollback journal"), "a journal without its database");
 }
 
-/// Leaves the database as a kill leaves it amid `PRAGMA journal_mode = WAL`: page 1
-/// is written, and the journal that holds the old one is not yet removed.
+/// Leaves the database as a kill during `PRAGMA journal_mode = WAL` does: page 1 is written,
+/// and the journal with the old page is not yet removed.
 fn write_switch_journal(database: &Path, journal: &Path) {
     let mut content = fs::read(database).expect("readable");
     let page_size = usize::from(u16::from_be_bytes([content[16], content[17]]));
@@ -358,8 +358,8 @@ fn rule_3_writes_on_a_restored_file_beside_a_junk_log_survive_a_kill() {
 
 #[test]
 fn rule_4_a_log_that_says_rollback_mode_too_is_the_operators_choice() {
-    // A file in rollback mode that was opened beside a junk log enters log mode
-    // without its header being rewritten.
+    // A file in rollback mode that is opened next to a junk log enters log mode without its
+    // header being rewritten.
     let mut home = home_with(&stopped().backup);
     fs::write(home.beside("-wal"), [0; 64]).expect("written");
     let connection = Connection::open(home.database()).expect("it opens");
@@ -442,7 +442,7 @@ fn rule_5_a_schema_newer_than_the_logs_is_refused() {
     assert!(line.contains("schema is newer"), "{line}");
 }
 
-/// A home killed with a hot log, beside which an older stopped copy was put.
+/// A home killed with a hot log, whose database was replaced by an older, cleanly stopped copy.
 fn replaced_by_a_stopped_copy(put: impl FnOnce(&Path, &Path)) -> (Home, String, String) {
     let home = Home::new();
     let gateway = home.start();
@@ -501,8 +501,8 @@ fn the_choice_to_set_aside_goes_on_with_the_copy_and_keeps_the_log() {
     assert_eq!(aside.len(), 1);
     assert!(fs::read(&aside[0]).expect("readable") == log);
 
-    // From now on the copy is the database, and its logs are replayed unasked. The
-    // choice that was left in the settings fits no other log.
+    // From now on the copy is the database, and its logs are replayed without asking. The
+    // choice left in the settings matches no other log.
     let gateway = home.start();
     let later = decide(&again(&gateway), 2);
     gateway.kill();
@@ -585,7 +585,7 @@ BEGIN SELECT RAISE(ABORT, 'decisions are evidence: they are never updated'); END
     assert!(is_as_left(&home), "a clean stop has recorded it");
 }
 
-// What is no database of ours.
+// Files that are not the gateway's databases.
 
 #[test]
 fn every_damaged_page_is_refused() {
@@ -651,7 +651,7 @@ fn what_is_not_the_gateways_database_is_refused() {
         ("", |path| change(path, "DROP TABLE chain")),
     ];
     for (says, spoil) in edits {
-        // In log mode as a gateway leaves it, and in rollback mode as a backup is.
+        // In log mode, as a gateway leaves it, and in rollback mode, like a backup.
         for database in [&stopped().database, &stopped().backup] {
             let home = home_with(database);
             spoil(&home.database());
@@ -699,7 +699,7 @@ fn a_second_gateway_is_refused_while_the_first_serves_on() {
     let (code, line) = home.start_refused();
     assert_eq!(code, 3);
     assert!(line.contains("another gateway runs"), "{line}");
-    // Also under another name of the same file.
+    // Even under another name of the same file.
     std::os::unix::fs::symlink(home.database(), home.path("link.db")).expect("a link");
     let mut other = home.command(&[]);
     other.env("AEGIS_DB_PATH", home.path("link.db"));
@@ -729,7 +729,7 @@ fn of_many_gateways_started_at_once_one_serves() {
     assert_eq!(home.start().stop(), 0);
 }
 
-/// A gateway that does not outlive a failed test.
+/// A gateway that is killed when the test ends, even if it fails.
 struct KilledAtLast(std::process::Child);
 
 impl Drop for KilledAtLast {
@@ -784,11 +784,11 @@ fn a_name_that_means_something_to_sqlite_is_only_a_name() {
     }
 }
 
-// Modes. As the superuser every file can be written, so the gateway runs as another.
+// File modes. Root can write every file, so the gateway runs as another user.
 
 const NOBODY: u32 = 65_534;
 
-/// Runs the gateway as a user without privileges, who owns the home.
+/// Runs the gateway as an unprivileged user who owns the home.
 fn run_unprivileged(home: &Home) -> (Option<i32>, String) {
     use std::os::unix::process::CommandExt;
     let root = fs::metadata(home.path("db")).expect("there").uid() == 0;

@@ -1,5 +1,5 @@
-//! What a start makes of the manifests: a restore is in the record, a rollback is refused,
-//! and a schema changes only after a backup.
+//! How a start uses the manifests: a restore is recorded, a rollback is refused, and the schema
+//! changes only after a backup.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
@@ -23,7 +23,7 @@ fn history() -> Home {
     home
 }
 
-/// Starts, decides, takes a backup if it has a name, and stops.
+/// Starts, decides, takes a backup if a name is given, and stops.
 fn go_on(home: &Home, count: usize, backup: &str) {
     let gateway = home.start();
     decide(&gateway.agent("a"), count);
@@ -139,7 +139,7 @@ fn the_backup_of_an_empty_chain_is_restored_and_recorded() {
     assert_eq!(verified(&home.database()), 1);
 }
 
-/// First an old backup by mistake, then the newer one: the branch in between is left, and
+/// First an old backup by mistake, then the newer one: the branch in between is abandoned, and
 /// its witness lies within the restored history.
 #[test]
 fn a_second_restore_of_a_newer_backup_leaves_the_branch_between() {
@@ -179,7 +179,7 @@ fn an_older_copy_in_the_database_s_place_is_refused() {
     go_on(&home, 3, "b6.db");
     fs::copy(home.path("older.db"), home.database()).expect("a disk rolled back");
     assert!(home.refused().contains("is behind its own backups"));
-    // And once it has gone on elsewhere, beyond the witness.
+    // Even after it has grown past the witness elsewhere.
     let elsewhere = Home::new();
     fs::create_dir(elsewhere.path("db")).expect("made");
     fs::copy(home.path("older.db"), elsewhere.database()).expect("copied");
@@ -334,7 +334,7 @@ fn a_restored_file_that_is_older_than_its_manifest_says_is_recorded_with_what_wa
     let gateway = home.start();
     gateway.backup(&home, "b8.db");
     assert_eq!(gateway.stop(), 0);
-    // The older file under the newer one's name.
+    // The older file under the newer file's name.
     fs::copy(home.path("backups/b3.db"), home.path("backups/b8.db")).expect("copied");
     restore(&home, &home.path("backups/b8.db"));
     let gateway = home.start();
@@ -343,7 +343,7 @@ fn a_restored_file_that_is_older_than_its_manifest_says_is_recorded_with_what_wa
     assert_eq!(gateway.stop(), 0);
 }
 
-/// The gateway's command as a user that may not read everything, who owns the home.
+/// The gateway's command as an unprivileged user who owns the home.
 fn as_nobody(home: &Home) -> Command {
     const NOBODY: u32 = 65534;
     let mut command = home.command(&[]);
@@ -356,7 +356,7 @@ fn as_nobody(home: &Home) -> Command {
     command
 }
 
-/// Whether the database is behind its backups cannot be told then.
+/// Without them, the gateway cannot tell whether the database is behind its backups.
 #[test]
 fn a_folder_of_backups_that_cannot_be_read_refuses_the_start() {
     let home = history();
@@ -434,7 +434,7 @@ fn backups_may_lie_beside_the_database_and_none_is_taken_for_a_file_of_its_own()
         assert_eq!(gateway.operator("POST", "/v1/admin/backup", Some(&body)).status, 409, "{taken}");
     }
     assert_eq!(gateway.stop(), 0);
-    // No witness of itself.
+    // A database is not its own witness.
     fs::write(home.path("db/aegisagent.db.manifest.json"), "{").expect("written");
     assert_eq!(home.start().stop(), 0);
     for name in names {
@@ -487,7 +487,7 @@ fn a_verified_backup_precedes_a_step_of_the_schema() {
     let manifest = fs::read(home.path(&format!("backups/{name}.manifest.json"))).expect("a manifest");
     let manifest: Value = serde_json::from_slice(&manifest).expect("JSON");
     assert_eq!((&manifest["schema_version"], &manifest["head"]["seq"]), (&1.into(), &before.0.into()));
-    // What it is for: the state before the step, ready to be restored.
+    // Its purpose: the state before the step can be restored.
     restore(&home, backup);
     assert_eq!(home.start().stop(), 0);
 }

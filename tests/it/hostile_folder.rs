@@ -1,5 +1,5 @@
-//! What else may lie in a backup folder: what is no manifest, another gateway's backups, a
-//! thousand of one's own.
+//! Odd contents of a backup folder: files that are not manifests, another gateway's backups,
+//! and a thousand of the gateway's own.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::backup::{MANY, backup, begin_backup, home_with_many, names, partials, with_witness};
 use crate::support::{Gateway, Home, VERIFIER, decide, sha256, verify, wait_until};
 
-/// Far above what a start or a backup takes, and far below what a hang does.
+/// Far longer than a start or a backup takes, and far shorter than a hang.
 const SOON: Duration = Duration::from_secs(15);
 
 fn manifest(folder: &Path, name: &str) -> Value {
@@ -55,7 +55,7 @@ fn nothing_in_the_folder_hangs_a_start_a_backup_or_a_verification() {
     for name in ["pipe.manifest.json", "pipe.db", "pipe.db.sha256", ".partial-00", ".partial-01-journal"] {
         fifo(&folder.join(name));
     }
-    // A journal that seems to be that of a pipe, and that of a folder.
+    // Journals whose databases would be a pipe and a folder.
     fs::write(folder.join(".partial-00-journal"), "").expect("written");
     fs::write(folder.join(".partial-02-journal"), "").expect("written");
     fs::create_dir(folder.join(".partial-02")).expect("made");
@@ -109,7 +109,7 @@ fn what_is_no_file_where_a_file_should_be_refuses_the_start_at_once() {
             let (status, told) = home.run_to_end(home.command(&[]));
             assert!(matches!(status, Some(2 | 3)), "{name}: {status:?} {told}");
             assert!(told.contains(name) || told.contains("/dev/zero"), "{told}");
-            // A pipe itself may bring an export: what comes through it is waited for.
+            // A pipe given as the input may deliver an export, so the verifier waits for it.
             let verified = if name == "aegisagent.db" {
                 0
             } else {
@@ -125,7 +125,7 @@ fn what_is_no_file_where_a_file_should_be_refuses_the_start_at_once() {
     }
 }
 
-/// The verifier's exit status; it must not wait for anything.
+/// The verifier's exit status; it must not block.
 fn verify_ends(home: &Home, arguments: &[&str]) -> i32 {
     let mut command = Command::new(VERIFIER);
     command.args(arguments).stdout(std::process::Stdio::null());
@@ -167,7 +167,7 @@ fn two_gateways_may_share_a_folder() {
     let one = first.start();
     let running = begin_backup(&one, "one.db");
     wait_until("a backup runs", || !partials(&folder).is_empty());
-    // Its start sweeps, and leaves alone what the other is at.
+    // Its start sweeps the folder, but leaves the other gateway's partial files alone.
     let two = second.start();
     assert!(!partials(&folder).is_empty(), "the backup was over too soon for this test to say anything");
     assert_eq!(running.join().expect("no panic").expect("an answer").status, 200);
@@ -188,7 +188,7 @@ fn two_gateways_may_share_a_folder() {
     assert_eq!(manifest(&folder, "one.db")["receipts"], MANY);
 }
 
-/// Takes a backup, and expects its manifest to name that of `before`.
+/// Takes a backup and expects its manifest to name the manifest of `before`.
 fn backup_after(home: &Home, gateway: &Gateway, name: &str, before: &str) {
     gateway.backup(home, name);
     let folder = home.path("backups");
@@ -220,7 +220,7 @@ fn a_manifest_names_the_last_one_also_after_the_clock_was_set_back() {
     let gateway = home.start();
     decide(&gateway.agent("a"), 3);
     gateway.backup(&home, "a.db");
-    // What a clock that ran ahead would have written.
+    // As written while the clock was ahead.
     let folder = home.path("backups");
     let mut ahead = manifest(&folder, "a.db");
     ahead["created_at"] = "2199-01-01T00:00:00.000000Z".into();

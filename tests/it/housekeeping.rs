@@ -1,4 +1,4 @@
-//! What is tidied up while the gateway runs, and when it stops.
+//! Housekeeping: what is cleaned up while the gateway runs and when it stops.
 
 use std::sync::Arc;
 use std::thread;

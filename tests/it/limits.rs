@@ -1,4 +1,4 @@
-//! How often is too often: who fails is told to wait, who may ask is never kept out by others.
+//! Rate limits: failed attempts are throttled, and valid callers are never locked out by others.
 
 use std::time::Instant;
 
@@ -36,15 +36,15 @@ fn of_too_many_wrong_credentials_the_later_ones_are_told_to_wait() {
             continue;
         }
         assert_limited(&answer);
-        // A valid token passes from the same address all the while.
+        // Meanwhile, a valid token is accepted from the same address.
         assert_eq!(with_token(&gateway, Some(&gateway.token)).status, 200);
         assert_eq!(agent.ask("read", TRUSTED).body["decision"], "allow");
-        // And one that may do too little is told so.
+        // And a valid token with too few permissions gets its 403.
         assert_eq!(with_token(&gateway, Some(&agent.token)).status, 403);
     }
     let refilled = started.elapsed().as_secs() / 20 + 1;
     assert!((3..=3 + refilled).contains(&refused), "{refused} of 40 got 401");
-    // A client cannot give itself another address.
+    // A client cannot forge its address.
     let request = format!(
         "GET /v1/receipts HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Peer: 10.0.0.1:5\r\n\
          X-Forwarded-For: 10.0.0.1\r\nAuthorization: Bearer {guess}\r\n\r\n"
@@ -83,13 +83,13 @@ fn an_agent_that_asks_too_often_is_told_to_wait_and_nothing_is_recorded() {
     assert_limited(&limited);
     assert!(decided >= 5, "a burst of five seconds' worth: {decided}");
     assert_eq!(gateway.get("/v1/stats")["total_decisions"], decided);
-    // Another agent and the operator are not held up.
+    // Another agent and the operator are not affected.
     assert_eq!(other.ask("read", TRUSTED).status, 200);
     assert!((0..20).all(|_| gateway.operator("GET", "/v1/stats", None).status == 200));
     wait_until("it may ask again", || busy.ask("read", TRUSTED).status == 200);
 }
 
-/// Each refused attempt is a receipt.
+/// Each rejected attempt adds a receipt.
 #[test]
 fn an_agent_that_tries_too_often_to_use_an_approval_is_told_to_wait() {
     let home = Home::new().with("AEGIS_AUTHORIZE_PER_SECOND", "1");

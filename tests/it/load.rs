@@ -1,4 +1,4 @@
-//! A load generator: keep-alive clients that authorize, at a rate or as fast as they can.
+//! A load generator: keep-alive clients that authorize at a given rate or as fast as they can.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -10,7 +10,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use serde_json::json;
 
-/// How often it is looked whether to stop.
+/// How often to check whether to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// What to send.
@@ -21,13 +21,13 @@ pub struct Load<'a> {
     pub action: &'a str,
     pub mutates_state: bool,
     pub clients: usize,
-    /// Requests a second of all clients together; `None`: as fast as they can.
+    /// Requests per second of all clients together; `None` for as fast as possible.
     pub rate: Option<f64>,
 }
 
-/// What came back.
+/// The results.
 pub struct Measured {
-    /// When each request was due or sent, since the start, and how long its answer took.
+    /// For each request: when it was due or sent, since the start, and its latency.
     pub requests: Vec<(Duration, Duration)>,
     pub failed: usize,
     pub elapsed: Duration,
@@ -38,7 +38,7 @@ impl Measured {
         self.requests.len() as f64 / self.elapsed.as_secs_f64()
     }
 
-    /// Milliseconds below which a share of the answers between two moments stayed.
+    /// A latency quantile, in milliseconds, of the answers between two moments.
     pub fn percentile(&self, share: f64, from: Duration, to: Duration) -> f64 {
         let within = self.requests.iter().filter(|(at, _)| (from..to).contains(at));
         let mut latencies: Vec<Duration> = within.map(|(_, latency)| *latency).collect();
@@ -54,9 +54,9 @@ impl Measured {
 }
 
 impl Load<'_> {
-    /// Sends until `stop` is set, from one thread: as many as there are clients would
-    /// take the processors from what is measured. With a rate, latency counts from when
-    /// a request was due, so that a stalled server is not spared the requests it held up.
+    /// Sends until `stop` is set, from one thread: a thread per client would take processor
+    /// time from the server under test. With a rate, latency counts from when a request was
+    /// due, so that a stalled server is charged for the requests it delayed.
     pub fn run_until(&self, stop: &AtomicBool) -> Measured {
         let (begin, mut poll, mut events) =
             (Instant::now(), Poll::new().expect("a poll"), Events::with_capacity(self.clients));
@@ -74,7 +74,7 @@ impl Load<'_> {
                 let Some(status) = client.receive() else { continue };
                 measured.failed += usize::from(status != 200);
                 measured.requests.push((client.since - begin, client.since.elapsed()));
-                // A poll of all comes when some other is due; this one is due at once.
+                // Without a rate the next request is due at once; do not wait for the poll.
                 if self.rate.is_none() {
                     client.send_if_due(Instant::now(), &request);
                 }
@@ -125,20 +125,20 @@ impl Load<'_> {
     }
 }
 
-/// One keep-alive connection, with at most one request on its way.
+/// One keep-alive connection with at most one request in flight.
 struct Client {
     stream: TcpStream,
     waiting: bool,
-    /// Since when its request waits: when it was sent, or was due.
+    /// When its request was sent, or was due.
     since: Instant,
-    /// When the next one is due, if there is a rate.
+    /// When the next request is due, if there is a rate.
     due: Option<Instant>,
     interval: Option<Duration>,
     answer: Vec<u8>,
 }
 
 impl Client {
-    /// Sends the next request if it is time; when that will be, if it is not.
+    /// Sends the next request if it is due; otherwise returns when it will be.
     fn send_if_due(&mut self, now: Instant, request: &[u8]) -> Option<Instant> {
         if self.waiting {
             return None;
@@ -153,7 +153,7 @@ impl Client {
         None
     }
 
-    /// Reads what is there; the status once the answer is whole.
+    /// Reads what is available; returns the status once the answer is complete.
     fn receive(&mut self) -> Option<u16> {
         let mut piece = [0; 4096];
         loop {

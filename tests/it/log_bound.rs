@@ -1,4 +1,4 @@
-//! The write-ahead log stays bounded whoever reads.
+//! The write-ahead log stays bounded, whatever the readers do.
 
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,11 +13,11 @@ use aegis_gateway::store::{Error, Store, audit};
 
 use crate::support::Home;
 
-/// Readers are made to pause when the log has 32 MiB; it grows on until they have.
+/// Readers are paused once the log exceeds 32 MiB; it keeps growing until they have stopped.
 const LOG_BYTES_MAX: u64 = 80 << 20;
 const EVENTS: usize = 400;
 const EVENT_BYTES: usize = 256 << 10;
-/// Takes some tens of milliseconds, on a view of the database.
+/// Takes tens of milliseconds, on a view of the database.
 const QUERY: &str = "WITH RECURSIVE numbers (n) AS (SELECT count(*) FROM agents UNION ALL \
      SELECT n + 1 FROM numbers WHERE n < 100000) SELECT max(n) FROM numbers";
 
@@ -31,7 +31,7 @@ fn write(store: &Store, number: usize) -> Result<(), Error> {
     store.write(move |tx| audit::insert(tx, &event))
 }
 
-/// Four clients look through the history all the time, so that one of them always reads.
+/// Four clients scan the history continuously, so that at least one is always reading.
 #[test]
 fn lists_that_overlap_do_not_keep_the_log_from_restarting() {
     let home = Home::new();

@@ -1,4 +1,4 @@
-//! The real gateway over HTTP, the real command, the real scripts.
+//! Integration tests of the real gateway over HTTP, the real command and the real scripts.
 
 #![expect(unreachable_pub, reason = "one binary: what its modules share is public among them")]
 

@@ -1,5 +1,5 @@
-//! What stands beside a backup: it is true, it is there first, and it goes where the
-//! backup does not come.
+//! Backup manifests: a manifest is accurate, is written before its backup gets its name, and is
+//! removed if the backup fails.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -32,7 +32,7 @@ fn names(folder: &Path) -> BTreeSet<String> {
     entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8")).collect()
 }
 
-/// The row that a query finds in a stopped database or a backup, as text.
+/// The row that a query returns from a stopped database or a backup, as text.
 fn row(database: &Path, sql: &str) -> String {
     let database = rusqlite::Connection::open(database).expect("a database");
     database.query_row(sql, [], |row| row.get(0)).expect(sql)
@@ -73,7 +73,7 @@ fn every_member_of_a_manifest_is_true_of_the_finished_copy() {
     let expected = ["schema", "integrity_check", "chain", "decisions", "digest"];
     assert_eq!(checks, expected.map(|name| (Some(name), Some("ok"))));
 
-    // And the answer says the same.
+    // The answer says the same.
     assert_eq!(told["manifest"], "backups/b.db.manifest.json");
     for (answered, written) in [
         ("backup_id", "/backup_id"),
@@ -154,8 +154,8 @@ fn the_manifest_of_an_empty_chain_says_so() {
     assert_eq!((&said["genesis_hash"], &said["receipts"]), (&Value::Null, &json!(0)));
 }
 
-/// A disk that has room for its root alone, and then for one name more each time, fills at every step
-/// in turn: the copy, SQLite's journal of it, and each file beside it.
+/// A disk with room for its root only, then for one more name each time, fills up at every step
+/// in turn: the copy, SQLite's journal of it, and each side file.
 #[test]
 fn a_disk_that_fills_at_any_step_fails_the_backup_and_leaves_nothing() {
     let home = Home::new();

@@ -1,4 +1,4 @@
-//! What a client can make the gateway hold in memory is bounded.
+//! The memory that a client can make the gateway use is bounded.
 
 use std::thread;
 
@@ -8,7 +8,7 @@ use crate::support::{Home, assert_failure};
 const BODY_BYTES: usize = 1 << 20;
 const RESIDENT_KIB_MAX: usize = 400 << 10;
 
-/// A call of the largest accepted size whose parameters are `count` times `element`.
+/// A call with `element` repeated `count` times as parameters, padded to the maximum size.
 fn call(element: &str, count: usize) -> String {
     let head = r#"{"tool":"t","action":"read","mutates_state":false,"parameters":["#;
     let elements = vec![element; count].join(",");
@@ -16,7 +16,7 @@ fn call(element: &str, count: usize) -> String {
     format!("{head}{elements}{spaces}]}}")
 }
 
-/// A value takes two bytes in a body, and thirty times as many in memory.
+/// A value can take two bytes in a body and thirty times as many in memory.
 #[test]
 fn bodies_of_many_small_values_do_not_fill_the_memory() {
     let home = Home::new();

@@ -1,5 +1,5 @@
-//! Operators' tokens: each does what its scope says and nothing else, until it ends; and
-//! what it did stands under its name.
+//! Operator tokens: each permits what its scope says and nothing else, until it expires or is
+//! revoked; and what it did is recorded under its name.
 
 use std::fs;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ fn create(gateway: &Gateway, body: &Value) -> Answer {
     gateway.operator("POST", TOKENS, Some(body))
 }
 
-/// A token's text.
+/// Creates a token; returns its text.
 fn token(gateway: &Gateway, name: &str, scope: &str) -> String {
     let answer = create(gateway, &json!({"name": name, "scope": scope}));
     assert_eq!(answer.status, 201, "{answer:?}");
@@ -43,7 +43,7 @@ fn in_seconds(seconds: u64) -> String {
     timestamp_of(SystemTime::now() + Duration::from_secs(seconds)).to_string()
 }
 
-/// What a scope is for, written down once more: whatever is not here is refused.
+/// The permissions of each scope, stated independently; everything else is refused.
 fn may(scope: &str, method: &str, path: &str) -> bool {
     let listed = matches!((method, path), ("GET", "/v1/admin/backups"));
     match scope {
@@ -72,7 +72,7 @@ fn may(scope: &str, method: &str, path: &str) -> bool {
     }
 }
 
-/// The scopes that a refusal has to name.
+/// The scopes that a refusal must name.
 fn needed(method: &str, path: &str) -> Vec<&'static str> {
     ["read", "runner", "backup", "admin"].into_iter().filter(|scope| may(scope, method, path)).collect()
 }
@@ -138,7 +138,7 @@ fn a_scoped_token_does_what_it_is_for() {
     assert_eq!(gateway.get(TOKENS)[0]["created_by"], "second");
 }
 
-/// What the client libraries do with the token they are given.
+/// What client libraries do with their token.
 #[test]
 fn a_runner_s_token_registers_and_lists_and_neither_decides_nor_stops_anyone() {
     let home = Home::new();
@@ -171,7 +171,7 @@ fn a_runner_s_token_registers_and_lists_and_neither_decides_nor_stops_anyone() {
     ] {
         assert_failure(&gateway.request(method, path, Some(&runner), None), 403, "Forbidden");
     }
-    // Nor is it an agent's.
+    // It is not an agent's token either.
     assert_failure(&gateway.authorize(&runner, &call.to_string()), 403, "Forbidden");
 }
 
@@ -256,7 +256,7 @@ fn a_token_that_does_not_fit_is_refused_and_leaves_nothing() {
         (json!({"name": "n", "scope": "Admin"}), 422),
         (json!({"name": "n", "scope": "read", "expires_at": "tomorrow"}), 422),
         (json!({"name": "n", "scope": "read", "expires_at": ""}), 422),
-        // In the year 10000 of UTC: it was taken once, and the token failed with 503 for ever.
+        // In UTC, the year 10000. Formerly accepted; the token then failed with 503 for ever.
         (json!({"name": "n", "scope": "read", "expires_at": "9999-12-31T23:59:59-01:00"}), 422),
         (json!({"name": "n", "scope": "read", "expires_at": "2020-01-01T00:00:00Z"}), 422),
         (json!({"name": "n", "scope": "read", "expires_at": 5}), 400),
@@ -281,9 +281,9 @@ fn a_name_is_never_used_again() {
     assert_failure(&create(&gateway, &again), 409, "AlreadyExists");
     assert_eq!(revoke(&gateway, "cron").status, 200);
     assert_failure(&create(&gateway, &again), 409, "AlreadyExists");
-    // Nor may a name be another's id: revoking by either must mean one token.
+    // A name must not be another token's id: revoking by either must be unambiguous.
     assert_failure(&create(&gateway, &json!({"name": id, "scope": "read"})), 409, "AlreadyExists");
-    // A token that was to end and does not would be found out late.
+    // Otherwise a token without the intended expiry would go unnoticed.
     let misspelt = json!({"name": "c", "scope": "read", "expires": "2030-01-01T00:00:00Z"});
     assert_failure(&create(&gateway, &misspelt), 400, "BadRequest");
 }
@@ -295,7 +295,7 @@ fn a_revoked_token_is_refused_from_the_next_request_on() {
     for round in 0..20 {
         let name = format!("n{round}");
         let secret = token(&gateway, &name, "read");
-        // Known, and so in memory.
+        // Used, and therefore cached.
         assert_eq!(status(&gateway, &secret, "/v1/receipts"), 200);
         assert_eq!(revoke(&gateway, &name).status, 200);
         assert_eq!(status(&gateway, &secret, "/v1/receipts"), 401, "round {round}");
@@ -368,7 +368,7 @@ fn the_log_says_who_called() {
         let found = log.lines().find(|line| line.contains(start)).map(str::to_owned);
         found.unwrap_or_else(|| panic!("{start}: {log}"))
     };
-    // An answer may come before its line.
+    // An answer may arrive before its log line.
     wait_until("the last line is there", || gateway.log().contains("POST /v1/authorize 200"));
     assert!(line("POST /v1/admin/backup 200").ends_with(" by cron"));
     assert!(line("GET /v1/receipts 403").ends_with(" by cron"), "also who was refused");

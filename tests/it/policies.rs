@@ -1,5 +1,5 @@
-//! Policies: an operator's rules tighten what the built-in pack decides, from the next
-//! request on, and every version of them stays provable.
+//! Policies: an operator's rules tighten the built-in pack's decisions from the next request
+//! on, and every version of them stays provable.
 
 use std::fs;
 use std::path::Path;
@@ -58,7 +58,7 @@ fn outcome(answer: &Answer) -> &str {
     answer.body["decision"].as_str().unwrap_or_else(|| panic!("{answer:?}"))
 }
 
-/// The version of the policies that the receipt of an answer names.
+/// The policy version named by an answer's receipt.
 fn tag(gateway: &Gateway, answer: &Answer) -> String {
     let id = answer.body["receipt"]["receipt_id"].as_str().unwrap_or_else(|| panic!("{answer:?}"));
     gateway.get(&format!("/v1/receipts/{id}"))["policy_version"].as_str().expect("a version").to_owned()
@@ -74,7 +74,7 @@ fn ask(agent: &Agent, more: &Value) -> Answer {
         .expect("an answer")
 }
 
-/// What a tag stands for, read from a copy of the database: (key, version, body).
+/// The documents behind a tag, read from a copy of the database: (key, version, body).
 fn documents_of(database: &Path, tag: &str) -> Vec<(String, i64, String)> {
     let folder = tempfile::TempDir::new().expect("a folder");
     let copy = folder.path().join("copy.db");
@@ -94,7 +94,7 @@ fn documents_of(database: &Path, tag: &str) -> Vec<(String, i64, String)> {
                 |row| row.get(0),
             )
             .expect("the version is there");
-        // These documents are written without white space and with sorted members.
+        // These documents are written without whitespace and with sorted members.
         assert_eq!(member["sha256"], sha256(body.as_bytes()));
         (key.to_owned(), version.expect("a number"), body)
     };
@@ -114,7 +114,7 @@ fn rules_may_be_sent_as_the_object_that_they_are() {
     let body = json!({"policy_key": "k", "name": "n", "body": rules});
     let answer = gateway.operator("POST", POLICIES, Some(&body));
     assert_eq!(answer.status, 201, "{answer:?}");
-    // Kept in canonical form, and the same policy as that text.
+    // Stored in canonical form, and the same policy as the original text.
     let text = answer.body["body"].as_str().expect("text");
     assert_eq!(serde_json::from_str::<Value>(text).expect("JSON"), rules);
     assert_eq!(post(&gateway, "other", text).status, 201);
@@ -145,7 +145,7 @@ fn a_policy_counts_from_the_very_next_request_and_until_it_is_disabled() {
     assert_eq!(outcome(&ask(&agent, &json!({"dry_run": true}))), "deny");
 }
 
-/// What was judged ahead of the transaction by other policies is judged again, by the whole call.
+/// A decision made ahead of the transaction with outdated policies is made again on the full call.
 #[test]
 fn every_decision_is_what_the_policies_that_it_names_say_of_its_parameters() {
     let home = Home::new();
@@ -243,7 +243,7 @@ fn the_built_in_pack_is_shown_as_the_rules_that_decide() {
         assert!(ids.contains(&id), "{ids:?}");
         assert_eq!(gateway.agent("a").ask(action, trust).body["matched_policies"], json!([id]));
     }
-    // Put in force once more as an operator's, it changes no outcome.
+    // Putting it in force again, as an operator's policy, changes no outcome.
     let agent = gateway.agent("a");
     assert_eq!(post(&gateway, "copy", &body.to_string()).status, 201);
     assert_eq!(outcome(&agent.ask("write", "unknown")), "deny");
@@ -373,7 +373,7 @@ fn a_receipt_with_another_version_of_the_policies_is_found() {
     assert!(said.contains("\"hash_mismatch\""), "{said}");
 }
 
-/// Changes what a trigger protects, and puts the trigger back as it was.
+/// Changes rows that a trigger protects, and restores the trigger.
 fn tamper(home: &Home, trigger: &str, statement: &str) {
     let database = rusqlite::Connection::open(home.database()).expect("a database");
     let find = "SELECT sql FROM sqlite_schema WHERE name = ?1";
@@ -408,7 +408,7 @@ fn versions_and_what_is_in_force_survive_a_restart_a_kill_and_a_restore() {
     gateway.kill();
     let gateway = home.start();
     check(&gateway);
-    // What comes after the backup is not in it.
+    // Changes after the backup are not in it.
     put(&gateway, "p", &[rule("newest", "allow", json!({}))]);
     assert_eq!(outcome(&gateway.agent("a").ask("read", SIGNED)), "allow");
     assert_eq!(gateway.stop(), 0);
@@ -562,7 +562,7 @@ fn trying_a_draft_lists_exactly_what_it_would_change_and_writes_nothing() {
             change["rules"].clone(),
         )
     };
-    // Newest first. What is untrusted is denied either way, whatever its parameters were.
+    // Newest first. Untrusted calls are denied either way, whatever their parameters.
     assert_eq!(change(0), (secret, json!("deny"), json!("allow"), json!(["trusted_mutation_allowed"])));
     assert_eq!(change(1), (plain, json!("allow"), json!("require_approval"), json!(["p/r"])));
     assert_eq!(report["cannot_tell"], json!([{"decision_id": big, "recorded": "allow", "rules": ["p/big"]}]));
@@ -650,7 +650,7 @@ fn a_stop_ends_a_trial_which_holds_no_view_while_it_decides() {
     for _ in 0..400 {
         assert_eq!(ask(&agent, &json!({"resource": long})).status, 200);
     }
-    // Each of them is nearly what every decision acted upon, so that each takes long.
+    // Each glob nearly matches every decision's resource, so that matching takes long.
     let globs: Vec<String> = (0..100).map(|number| format!("*aaaaaaaa?b*{number}*")).collect();
     let slow = |number: usize| {
         rule(&format!("r{number}"), "deny", json!({"resource": globs, "parameters": {"n": number}}))
@@ -660,7 +660,7 @@ fn a_stop_ends_a_trial_which_holds_no_view_while_it_decides() {
         let attempt = |body: &Value| gateway.operator("POST", "/v1/policies/test", Some(body));
         let is_busy = |answer: &Answer| answer.body["message"] == "another trial is running";
         let trial = scope.spawn(move || {
-            // Another one may be running at first: the one by which this one is seen to run.
+            // The probe below is a trial as well and may be running at first.
             std::iter::repeat_with(|| attempt(&draft)).find(|answer| !is_busy(answer)).expect("endless")
         });
         let short = json!({"body": document(&[rule("r", "deny", json!({}))]), "decisions": {"limit": 1}});
@@ -730,7 +730,7 @@ fn fields_to_redact_are_limited_so_that_every_answer_stays_small() {
     let home = Home::new();
     let gateway = home.start();
     let agent = gateway.agent("a");
-    // Four bytes a character here, two bytes for each quotation mark in the answer.
+    // Characters of four bytes here; quotation marks, which take two bytes in the answer.
     let redacting = |rules: usize, field: &dyn Fn(usize) -> String| -> Vec<Value> {
         let one = |number: usize| {
             let fields: Vec<String> = (0..100).map(|at| field(100 * number + at)).collect();
@@ -769,7 +769,7 @@ fn a_policy_can_be_disabled_although_more_is_left_in_force_than_may_be_added() {
         let rule = |number: usize| json!({"id": format!("{key}{number}"), "effect": "redact", "when": {}, "redact_fields": fields});
         document(&(0..11).map(rule).collect::<Vec<_>>())
     };
-    // As a program with other limits may have left it.
+    // As a program version with other limits may have left it.
     let left = gateway.store.write(move |tx| {
         let mut set = store::policies::known(tx)?.with("none", None);
         for key in ["p", "q"] {

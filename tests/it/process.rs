@@ -1,5 +1,5 @@
-//! The process: its settings, its files and their modes, its signals, its log, and what
-//! it does when the system refuses it something.
+//! The process: its settings, files and file modes, signals and log, and its behaviour when
+//! the system denies it something.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -23,7 +23,7 @@ use crate::support::{
 
 const TRUSTED: &str = "trusted_internal_signed";
 
-/// The names in a folder, `db` if not said otherwise.
+/// The names in a folder of the home.
 fn names(home: &Home, folder: &str) -> BTreeSet<String> {
     let entries = fs::read_dir(home.path(folder)).expect("a folder");
     entries.map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
@@ -41,7 +41,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).expect("text")
 }
 
-/// What a clean stop leaves beside the database.
+/// The files that a clean stop leaves next to the database.
 fn assert_left_clean(home: &Home) {
     let expected = ["admin.token", "aegisagent.db", "aegisagent.db.identity"];
     assert_eq!(names(home, "db"), expected.map(str::to_owned).into());
@@ -118,7 +118,7 @@ fn a_bad_setting_ends_with_exit_2_and_one_line_and_touches_nothing() {
     }
 }
 
-/// Text that is not UTF-8, as a path may well be.
+/// Text that is not UTF-8, as a path may be.
 fn not_utf8(start: &str) -> OsString {
     OsString::from_vec([start.as_bytes(), b"\xff"].concat())
 }
@@ -133,7 +133,7 @@ fn a_setting_that_is_not_utf8_ends_with_exit_2_and_one_line_that_names_it() {
         assert!(line.contains(&format!("{name}=")), "{name}: {line}");
         assert_eq!(names(&home, ""), BTreeSet::new(), "{name}");
     }
-    // No setting, so nobody's mistake but a misspelling.
+    // Not a setting: a misspelt name is not an error.
     let home = Home::new();
     let mut command = home.command(&["--check-config"]);
     let output = command.env("AEGIS_MISSPELT", not_utf8("x")).output().expect("the gateway runs");
@@ -197,7 +197,7 @@ fn check_config_says_what_would_be_used_and_touches_nothing() {
     }
     assert!(!said.contains(token), "{said}");
     assert_eq!(names(&home, ""), BTreeSet::new());
-    // While a gateway runs, it does not disturb it.
+    // It does not disturb a running gateway.
     let home = Home::new();
     let gateway = home.start();
     let before = names(&home, "db");
@@ -208,7 +208,7 @@ fn check_config_says_what_would_be_used_and_touches_nothing() {
 
 #[test]
 fn help_and_version_need_nothing_and_unknown_words_are_refused() {
-    // Not even good settings.
+    // Not even valid settings.
     let home = Home::new().with("AEGIS_WORKERS", "rubbish");
     for (argument, part) in
         [("--help", "AEGIS_DB_PATH"), ("-h", "healthcheck"), ("--version", env!("CARGO_PKG_VERSION"))]
@@ -295,7 +295,7 @@ fn the_token_is_made_once_for_its_owner_alone_and_never_shown() {
     assert_eq!(gateway.operator("GET", "/v1/agents", None).status, 200);
     assert!(!gateway.log().contains(&token));
     assert_eq!(gateway.stop(), 0);
-    // Lost: another one is made, and the old one is worth nothing.
+    // If the file is lost, a new token is made and the old one is invalid.
     fs::remove_file(home.path("db/admin.token")).expect("removed");
     let gateway = home.start();
     assert_ne!(gateway.token, token);
@@ -344,7 +344,7 @@ fn there_is_no_state_without_a_token() {
         assert_left_clean(&home);
         assert_eq!(fs::read_to_string(home.path("db/admin.token")).expect("still there"), spoilt);
     }
-    // Set to nothing is not set to the empty token.
+    // An empty setting must not become an empty token.
     let home = Home::new().with("AEGIS_ADMIN_TOKEN", "").with("AEGIS_ADMIN_TOKEN_FILE", "");
     let gateway = home.start();
     for header in
@@ -416,7 +416,7 @@ fn a_second_gateway_on_the_same_database_is_refused_and_the_first_goes_on() {
 
 // --- Signals
 
-/// A request whose body is half there.
+/// A request of which only half the body is sent.
 fn half_a_request(gateway: &Gateway, token: &str, body: &str) -> TcpStream {
     let mut stream = TcpStream::connect(gateway.address()).expect("a connection");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -425,7 +425,7 @@ fn half_a_request(gateway: &Gateway, token: &str, body: &str) -> TcpStream {
         body.len()
     );
     stream.write_all(head.as_bytes()).expect("sent");
-    // Answered: now the gateway is known to wait for the body.
+    // Answered, so the gateway is now waiting for the body.
     let mut interim = [0; 25];
     stream.read_exact(&mut interim).expect("an interim answer");
     assert_eq!(&interim, b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -485,7 +485,7 @@ fn a_second_signal_ends_a_stop_that_hangs_and_loses_nothing() {
         let begun = Instant::now();
         gateway.signal(signal);
         assert_ne!(gateway.wait(), 0, "{signal}");
-        // A stop would have waited for the stuck client much longer.
+        // A graceful stop would have waited much longer for the stuck client.
         assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
         drop(stuck);
         let gateway = home.start();
@@ -554,7 +554,7 @@ fn every_request_has_one_line_and_no_line_has_a_secret() {
     for secret in ["hidden-value", &gateway.token, &agent.token, "\u{1b}"] {
         assert!(!log.contains(secret), "{log}");
     }
-    // Two requests without a name of their own have two.
+    // Two requests without their own id get different ids.
     let id = || ask("GET", "/livez", "").header("X-Request-ID").expect("an id").to_owned();
     assert_ne!(id(), id());
 }
@@ -609,7 +609,7 @@ fn a_probe_is_answered_while_every_worker_is_busy() {
     let home = Home::new().with("AEGIS_WORKERS", "1");
     let gateway = home.start();
     let agent = gateway.agent("a");
-    // Eight clients keep the one worker in work; the probe has a lane of its own.
+    // Eight clients keep the only worker busy; probes have a separate lane.
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| (0..20).for_each(|_| assert_eq!(agent.ask("write", TRUSTED).status, 200)));
@@ -621,8 +621,7 @@ fn a_probe_is_answered_while_every_worker_is_busy() {
     });
 }
 
-/// Lets the gateway open nothing whose number is `limit` or more; false where there is no
-/// prlimit(1).
+/// Limits the gateway to descriptors below `limit`; false if there is no prlimit(1).
 fn limit_descriptors(gateway: &Gateway, limit: usize) -> bool {
     let arguments = [format!("--pid={}", gateway.pid()), format!("--nofile={limit}:")];
     Command::new("prlimit").args(arguments).status().is_ok_and(|status| status.success())
@@ -631,20 +630,20 @@ fn limit_descriptors(gateway: &Gateway, limit: usize) -> bool {
 #[test]
 fn a_gateway_whose_workers_cannot_be_reached_is_not_ready_and_says_why() {
     let home = Home::new();
-    // So few that there are few connections to the workers, and soon as many as usual.
+    // So few that there are few connections to the workers; raised right afterwards.
     let gateway = home.start_after("ulimit -S -n 64");
     if !limit_descriptors(&gateway, 1024) {
         return println!("not tested, there is no prlimit here");
     }
     let agent = gateway.agent("a");
-    // The server that the workers take requests from finds no descriptor for a connection.
+    // The workers' server gets no descriptor for another connection.
     assert!(limit_descriptors(&gateway, 4));
     let _one_more = UnixStream::connect(home.beside(".sockets/main")).expect("a connection");
     wait_until("it has none", || gateway.log().contains("Too many open files"));
     assert!(limit_descriptors(&gateway, 1024));
     assert_eq!(agent.ask("read", TRUSTED).status, 200, "those that are there still work");
     assert_eq!(gateway.request("GET", "/readyz", None, None).status, 200);
-    // Each is lost with an answer that is not taken, and cannot be replaced.
+    // Each is lost when its client does not read the answer, and cannot be replaced.
     wait_until("they are lost", || {
         let mut client = TcpStream::connect(gateway.address()).expect("a connection");
         client.write_all(b"GET /v1/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
@@ -713,7 +712,7 @@ fn a_failure_that_goes_on_is_logged_once_a_second_with_a_count() {
     for _ in 0..300 {
         assert_eq!(agent.ask("read", TRUSTED).status, 503);
     }
-    // The writer says so, and who answers does.
+    // Both the writer and the request handler log it.
     let seconds = usize::try_from(began.elapsed().as_secs()).expect("not for ever");
     gateway.logs(" error ");
     let errors = gateway.log().matches(" error ").count();
@@ -725,7 +724,7 @@ fn a_failure_that_goes_on_is_logged_once_a_second_with_a_count() {
     gateway.kill();
 }
 
-/// A small disk, where the system lets us have one.
+/// A small disk, if the system permits mounting one.
 struct SmallDisk(std::path::PathBuf);
 
 impl SmallDisk {
@@ -757,7 +756,7 @@ fn a_full_disk_is_told_before_and_while_it_is_full_and_nothing_is_lost() {
     let gateway = home.start();
     let agent = gateway.agent("a");
     assert_eq!(agent.ask("write", TRUSTED).status, 200);
-    // Nearly full: not ready any more, and still working.
+    // Nearly full: not ready any more, but still working.
     let filler = home.path("db/filler");
     fs::write(&filler, vec![1; 5 << 20]).expect("written");
     let answer = gateway.request("GET", "/readyz", None, None);
@@ -777,7 +776,7 @@ fn a_full_disk_is_told_before_and_while_it_is_full_and_nothing_is_lost() {
     assert_eq!(refused.body["details"]["reason"], "disk_full", "{refused:?}");
     assert_eq!(gateway.request("GET", "/livez", None, None).status, 200);
     assert_eq!(gateway.get("/v1/receipts/chain-head")["head"]["seq"], acknowledged);
-    // Room again: it goes on where it was, by itself.
+    // Space again: it continues by itself.
     fs::remove_file(home.path("db/rest")).expect("removed");
     fs::remove_file(&filler).expect("removed");
     wait_until("it is ready again", || gateway.request("GET", "/readyz", None, None).status == 200);
@@ -870,7 +869,7 @@ fn a_log_that_nobody_reads_holds_up_neither_decisions_nor_the_stop() {
         let (address, token) = (address.trim().parse().expect("an address"), token.trim());
         let ask =
             |path: &str| try_request(address, "GET", path, Some(token), None).expect("an answer").status;
-        // A line each: more than a pipe and the log's own queue hold, 64 KiB each.
+        // One line per request: more than a pipe and the log's queue hold, 64 KiB each.
         for _ in 0..3000 {
             assert_eq!(ask("/v1/agents"), 200);
         }

@@ -1,4 +1,4 @@
-//! What reads beside the traffic: it sees one state, and nobody waits for it.
+//! Reads alongside traffic: each sees one consistent state and blocks nobody.
 
 use std::thread;
 
@@ -80,7 +80,7 @@ fn a_stop_ends_what_takes_long_and_lets_a_list_finish() {
     guard.release().expect("released");
 }
 
-/// So many newer ones stand before the approval that is edited.
+/// Number of newer approvals listed before the one being edited.
 const NEWER: usize = 10_001;
 
 #[test]

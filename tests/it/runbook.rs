@@ -1,4 +1,4 @@
-//! The README, command by command: its own code blocks are run, in their order.
+//! The README, command by command: its code blocks are run in order.
 
 use std::fs;
 use std::process::Command;
@@ -9,7 +9,7 @@ use super::support::{Gateway, Home, VERIFIER, dump, dump_before_restore};
 
 const BACKUP: &str = "backups/pre-migration-2026-06-17.db";
 
-/// The `sh` blocks of a part of the README, between two headings.
+/// The `sh` blocks of the README between two headings.
 fn blocks(from: &str, to: &str) -> Vec<String> {
     let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("the README");
     let start = readme.find(from).expect(from);
@@ -30,7 +30,7 @@ fn blocks(from: &str, to: &str) -> Vec<String> {
     blocks
 }
 
-/// The commands, on this gateway's port, with programs that are already built.
+/// The commands, adapted to this gateway's port and to programs already built.
 fn adapted(block: &str, gateway: &Gateway) -> String {
     let verifier = "cargo run --release --bin aegis-verify-receipts --";
     let url = gateway.address().to_string();
@@ -49,7 +49,7 @@ fn run(home: &Home, script: &str) -> String {
     text
 }
 
-/// What the agents do after the backup, and what the restore must forget.
+/// Agent activity after the backup, which the restore must undo.
 fn go_on(gateway: &Gateway) {
     let agent = gateway.agent("after-the-backup");
     for _ in 0..50 {

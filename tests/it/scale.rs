@@ -1,4 +1,4 @@
-//! Large databases: made here, measured by `scripts/bench.sh`.
+//! Large databases: generated here, measured by `scripts/bench.sh`.
 
 use std::path::{Path, PathBuf};
 
@@ -16,8 +16,8 @@ use aegis_gateway::store::{Error, Store, Tx, agents, decisions, receipts};
 const AGENTS: usize = 50;
 const PER_TRANSACTION: u64 = 20_000;
 
-/// Makes a database with `count` decisions of a believable mix at `path`, by the
-/// gateway's own functions.
+/// Creates a database at `path` with `count` decisions in a realistic mix, using the gateway's
+/// own functions.
 pub fn generate(path: &Path, count: u64) {
     let started = startup::start(&Options::new(path, &path.with_file_name("backups")), &SystemClock)
         .expect("a new database");
@@ -113,7 +113,7 @@ fn append(tx: &mut Tx<'_>, agents: &[String], number: u64) -> Result<(), Error> 
     decisions::insert(tx, receipt.seq, &decision)
 }
 
-/// Ten milliseconds apart; nine of ten are allowed, one in a thousand is redacted.
+/// Ten milliseconds apart; nine in ten are allowed, one in a thousand is redacted.
 fn decision(agent_id: &str, number: u64) -> Decision {
     let at = Timestamp::from_micros(1_780_000_000_000_000 + i64::try_from(number).expect("small") * 10_000);
     let (outcome, policy) = match number {

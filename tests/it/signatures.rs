@@ -1,5 +1,5 @@
-//! Request signatures: an agent with a signing key asks with the signature of the very bytes
-//! it sends, or not at all; and the key is nowhere to be read.
+//! Request signatures: an agent with a signing key must sign the exact bytes it sends, and the
+//! key cannot be read anywhere.
 
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -24,7 +24,7 @@ use crate::support::{Agent, Answer, Gateway, Home, assert_failure, raw_request};
 const KEY: &str = "correct-horse-battery-staple";
 const BODY: &str = r#"{"tool": "t",  "action":"read","resource":"r","mutates_state":false,"parameters":{"a":1.50},"source_trust":"trusted_internal_signed"}"#;
 
-/// `sha256=<HMAC>`, by the book.
+/// `sha256=<HMAC>`, computed as specified.
 fn signature(key: &str, body: &[u8]) -> String {
     let mut block = [0; 64];
     block[..key.len()].copy_from_slice(key.as_bytes());
@@ -33,7 +33,7 @@ fn signature(key: &str, body: &[u8]) -> String {
     outer.iter().fold("sha256=".to_owned(), |text, byte| format!("{text}{byte:02x}"))
 }
 
-/// Asks with these headers about the signature.
+/// Sends a request with these signature headers.
 fn ask(agent: &Agent, body: &str, headers: &[String]) -> Answer {
     let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
     let request = format!(
@@ -86,7 +86,7 @@ fn only_the_signature_of_the_bytes_that_were_sent_is_taken() {
         refused(&ask(&agent, BODY, &header(&wrong)), "invalid_request_signature");
     }
     refused(&ask(&agent, BODY, &[]), "missing_request_signature");
-    // Of two it is not known which counts.
+    // Two signatures are ambiguous.
     refused(&ask(&agent, BODY, &[header(&good), header(&good)].concat()), "missing_request_signature");
     assert_eq!(gateway.get("/v1/stats")["total_decisions"], 2, "what is refused is not decided");
 }
@@ -104,7 +104,7 @@ fn the_signature_is_checked_before_anything_is_read() {
     let dry = BODY.replacen('{', "{\"dry_run\":true,", 1);
     refused(&ask(&agent, &dry, &[]), "missing_request_signature");
     assert_eq!(signed(&agent, KEY, &dry).body["dry_run"], true);
-    // No right signature makes up for a wrong token.
+    // A correct signature does not make up for a wrong token.
     let stranger = Agent { token: format!("agent_tok_{}", "0".repeat(32)), ..agent };
     let answer = signed(&stranger, KEY, BODY);
     assert_failure(&answer, 401, "Unauthorized");
@@ -144,7 +144,7 @@ fn an_agent_without_a_key_needs_no_signature_and_none_is_looked_at() {
     assert_eq!(ask(&agent, BODY, &[]).body["decision"], "allow");
     let nonsense = ["X-Aegis-Request-Signature: nonsense".to_owned()];
     assert_eq!(ask(&agent, BODY, &nonsense).body["decision"], "allow");
-    // An empty one is no key: a variable that was not set protects nothing.
+    // An empty key is rejected: it would come from an unset variable and protect nothing.
     let empty =
         json!({"agent_key": "b", "name": "b", "environment": "e", "risk_tier": "low", "signing_key": ""});
     let answer = gateway.operator("POST", "/v1/agents/register", Some(&empty));
@@ -231,7 +231,7 @@ fn the_key_is_never_served_never_logged_and_not_kept() {
     }
 }
 
-/// The time between the check of a signature and the transaction is short, and long enough.
+/// The window between the signature check and the transaction is short but real.
 #[test]
 fn a_request_that_was_signed_with_a_key_that_was_replaced_since_is_refused() {
     let home = Home::new();
@@ -268,7 +268,7 @@ fn a_request_that_was_signed_with_a_key_that_was_replaced_since_is_refused() {
     lifecycle::update(&gateway, Actor::configured(), "a", change).expect("changed");
     let refused = authorize(admitted);
     assert!(matches!(refused, Err(service::Error::Unsigned(_))), "{refused:?}");
-    // Without a key nothing has to be signed.
+    // Without a key, nothing needs to be signed.
     let change = vec![Change::SigningKey(None)];
     lifecycle::update(&gateway, Actor::configured(), "a", change).expect("changed");
     assert_eq!(authorize(admitted).expect("a decision"), Outcome::Deny);

@@ -1,4 +1,4 @@
-//! Numbers: exact whatever happened, without counting the history.
+//! Statistics: exact whatever happens, without scanning the history.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::support::{Gateway, Home, try_request};
 
 const TRUSTED: &str = "trusted_internal_signed";
 
-/// What a count of every row says, read beside the running gateway.
+/// The result of counting every row, read while the gateway runs.
 fn recounted(home: &Home) -> Value {
     let database = Connection::open(home.database()).expect("a database");
     let number = |sql: &str| database.query_row(sql, [], |row| row.get::<_, i64>(0)).expect(sql);
@@ -39,7 +39,7 @@ fn recounted(home: &Home) -> Value {
     })
 }
 
-/// Decisions of every kind, at once, and requests that make none.
+/// Concurrent decisions of every kind, and requests that make none.
 fn ask_for_everything(gateway: &Gateway) {
     let agent = gateway.agent("a");
     let stopped = gateway.agent("stopped");
@@ -58,7 +58,7 @@ fn ask_for_everything(gateway: &Gateway) {
                 let own = json!({"tool": "secrets", "action": "rotate_credential", "mutates_state": false,
                                  "parameters": {}, "source_trust": TRUSTED, "request_id": format!("r{thread}")});
                 for _ in 0..3 {
-                    // The second and the third are answered with the first.
+                    // The second and the third get the first one's answer.
                     assert_eq!(gateway.authorize(&agent.token, &own.to_string()).body["decision"], "redact");
                 }
                 let reused = own.to_string().replace(TRUSTED, "unknown");
@@ -146,7 +146,7 @@ fn the_version_is_told_to_anyone() {
     }
 }
 
-/// The value of a metric's line; its labels belong to the name.
+/// The value on a metric's line; `name` includes its labels.
 fn metric(page: &str, name: &str) -> f64 {
     let value = page.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} in {page}"))
@@ -176,14 +176,14 @@ fn the_metrics_are_what_was_recorded_and_answered() {
     assert!(metric(&page, "aegis_http_requests_total{code=\"200\"}") >= 7.0, "{page}");
     assert!(metric(&page, "aegis_database_bytes") >= 4096.0, "{page}");
     assert!(metric(&page, "aegis_last_backup_timestamp_seconds") > 1.7e9, "{page}");
-    // Cumulative, as Prometheus has it.
+    // Cumulative, as Prometheus requires.
     let buckets: Vec<f64> = page
         .lines()
         .filter(|line| line.starts_with("aegis_authorize_duration_seconds_bucket"))
         .filter_map(|line| line.rsplit(' ').next()?.parse().ok())
         .collect();
     assert!(buckets.len() > 5 && buckets.is_sorted(), "{buckets:?}");
-    // Every family says what it is, once.
+    // Every family is described exactly once.
     let types: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
     let distinct: std::collections::BTreeSet<&&str> = types.iter().collect();
     assert_eq!(types.len(), distinct.len(), "{types:?}");

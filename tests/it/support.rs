@@ -22,9 +22,9 @@ use aegis_gateway::store::guard::Guard;
 pub const GATEWAY: &str = env!("CARGO_BIN_EXE_aegis-gateway");
 pub const VERIFIER: &str = env!("CARGO_BIN_EXE_aegis-verify-receipts");
 
-/// How long anything may take on a busy machine before a test gives up.
+/// How long a test waits for anything on a busy machine before it gives up.
 pub const PATIENCE: Duration = Duration::from_secs(30);
-/// How long an answer may take: a backup's takes as long as the database is large.
+/// How long an answer may take: a backup's depends on the size of the database.
 const ANSWER_MAX: Duration = Duration::from_secs(300);
 
 /// Waits until `condition` holds.
@@ -36,7 +36,7 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// A folder in which gateways run, one after the other, on `db/` and `backups/`.
+/// A folder with `db/` and `backups/`, on which gateways run one after another.
 pub struct Home {
     folder: TempDir,
     settings: Vec<(String, String)>,
@@ -86,7 +86,7 @@ impl Home {
         gateway
     }
 
-    /// Starts a gateway that is expected to refuse; returns its exit code and its one line.
+    /// Starts a gateway that must refuse to start; returns its exit code and its one line.
     pub fn start_refused(&self) -> (i32, String) {
         let output = self.command(&[]).output().expect("the gateway runs");
         let text = String::from_utf8(output.stderr).expect("text");
@@ -95,7 +95,7 @@ impl Home {
         (output.status.code().expect("an exit code"), line[0].to_owned())
     }
 
-    /// Every file below `relative` with its content, for comparing before and after.
+    /// Every file below `relative` with its content, for before-and-after comparisons.
     pub fn snapshot(&self, relative: &str) -> Vec<(PathBuf, Vec<u8>)> {
         let mut found = Vec::new();
         collect(&self.path(relative), &mut found);
@@ -169,7 +169,7 @@ impl Gateway {
         assert!(status.expect("kill runs").success());
     }
 
-    /// A request as the operator.
+    /// A request by the operator.
     pub fn operator(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
         self.request(method, path, Some(&self.token), body)
     }
@@ -197,7 +197,7 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
-        // It may have ended already; then there is nothing to kill.
+        // It may already have ended.
         if self.child.try_wait().expect("a child").is_none() {
             self.child.kill().expect("killed");
             self.child.wait().expect("ended");
@@ -205,7 +205,7 @@ impl Drop for Gateway {
     }
 }
 
-/// An agent's side of the gateway.
+/// A client for one agent.
 #[derive(Clone)]
 pub struct Agent {
     pub address: SocketAddr,
@@ -218,7 +218,7 @@ impl Agent {
         self.try_ask(action, source_trust).expect("an answer")
     }
 
-    /// The same, where the gateway may die meanwhile.
+    /// The same, for when the gateway may die in the meantime.
     pub fn try_ask(&self, action: &str, source_trust: &str) -> std::io::Result<Answer> {
         let body = json!({"tool": "t", "action": action, "resource": "r", "mutates_state": action == "write",
                           "parameters": {"amount": 1.5}, "source_trust": source_trust});
@@ -243,7 +243,7 @@ impl Answer {
     }
 }
 
-/// One request on a connection of its own.
+/// One request on its own connection.
 pub fn try_request(
     address: SocketAddr,
     method: &str,
@@ -261,7 +261,7 @@ pub fn try_request(
     raw_request(address, format!("{head}\r\n{}", body.unwrap_or("")).as_bytes())
 }
 
-/// Sends bytes, and reads one answer until the server closes.
+/// Sends bytes and reads one answer until the server closes.
 pub fn raw_request(address: SocketAddr, bytes: &[u8]) -> std::io::Result<Answer> {
     let mut stream = TcpStream::connect(address)?;
     stream.write_all(bytes)?;
@@ -291,8 +291,8 @@ pub fn verify(arguments: &[&str]) -> Output {
     Command::new(VERIFIER).args(arguments).env_clear().output().expect("the verifier runs")
 }
 
-/// Sends bytes, and reads whatever comes until the server closes: where there may be no
-/// body, or more than one answer.
+/// Sends bytes and reads everything until the server closes, for cases with no body or with
+/// more than one answer.
 pub fn raw_bytes(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).expect("a connection");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
@@ -302,7 +302,7 @@ pub fn raw_bytes(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     answer
 }
 
-/// The answer is a failure of the contract's shape, and says nothing else.
+/// The answer is an error in the contract's format, with nothing else in it.
 pub fn assert_failure(answer: &Answer, status: u16, reason: &str) {
     assert_eq!(answer.status, status, "{answer:?}");
     let body = answer.body.as_object().expect("an error body");
@@ -348,12 +348,12 @@ impl Home {
 }
 
 impl Gateway {
-    /// The answer to a body for `/v1/authorize`, sent as it is.
+    /// Sends a body to `/v1/authorize` unchanged; returns the answer.
     pub fn authorize(&self, token: &str, body: &str) -> Answer {
         try_request(self.address(), "POST", "/v1/authorize", Some(token), Some(body)).expect("an answer")
     }
 
-    /// Registers an agent with further members of the registration.
+    /// Registers an agent with additional registration members.
     pub fn register(&self, key: &str, more: &Value) -> Agent {
         let mut body =
             json!({"agent_key": key, "name": key, "environment": "production", "risk_tier": "low"});
@@ -378,14 +378,14 @@ impl Gateway {
         assert_eq!(answer.status, 200, "{answer:?}");
     }
 
-    /// The body of a GET as the operator that must succeed.
+    /// The body of a GET by the operator, which must succeed.
     pub fn get(&self, path: &str) -> Value {
         let answer = self.operator("GET", path, None);
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
         answer.body
     }
 
-    /// The whole answer to a HEAD.
+    /// The complete answer to a HEAD.
     pub fn head(&self, path: &str, token: &str) -> Answer {
         let host = self.address();
         let head = format!(
@@ -397,8 +397,7 @@ impl Gateway {
         Answer { status, headers, body: Value::Null, raw: Vec::new() }
     }
 
-    /// Waits for the end of a process that was signalled; its exit code, or -1 where a
-    /// signal ended it.
+    /// Waits for a signalled process to end; returns its exit code, or -1 if a signal ended it.
     pub fn wait(mut self) -> i32 {
         let mut ended = None;
         wait_until("the gateway ends", || {
@@ -409,10 +408,10 @@ impl Gateway {
     }
 }
 
-// For tests of the services, without HTTP.
+// For tests of the services without HTTP.
 
 impl Home {
-    /// The services on the database, and its lock, to be released after the store is closed.
+    /// The services on the database, and its lock, which must outlive the open store.
     pub fn services(&self) -> (service::Gateway, Guard) {
         let (database, backups) = (self.database(), self.path("backups"));
         let started = startup::start(&Options::new(&database, &backups), &SystemClock).expect("a database");
@@ -424,18 +423,18 @@ impl Home {
 // For tests of the database's files.
 
 impl Home {
-    /// Adds or changes a setting of the gateways that start from now on.
+    /// Sets a setting for gateways started from now on.
     pub fn set(&mut self, name: &str, value: &str) {
         self.unset(name);
         self.settings.push((name.to_owned(), value.to_owned()));
     }
 
-    /// Takes a setting back.
+    /// Removes a setting.
     pub fn unset(&mut self, name: &str) {
         self.settings.retain(|(known, _)| known != name);
     }
 
-    /// The file beside the database whose name has this suffix.
+    /// The database's side file with this suffix.
     pub fn beside(&self, suffix: &str) -> PathBuf {
         self.path(&format!("db/aegisagent.db{suffix}"))
     }
@@ -445,8 +444,8 @@ impl Home {
         self.snapshot("db")
     }
 
-    /// Starts a gateway that must refuse: exit code 3, one line and nothing else, and
-    /// every file as it was. Returns the line.
+    /// Starts a gateway that must refuse to start: exit code 3, exactly one line, and every file
+    /// unchanged. Returns the line.
     pub fn refused(&self) -> String {
         let before = self.database_files();
         let (code, text) = self.run_to_end(self.command(&[]));
@@ -463,7 +462,7 @@ impl Home {
         text.trim_end().to_owned()
     }
 
-    /// Runs a command that must end by itself; returns its exit code and standard error.
+    /// Runs a command that must terminate; returns its exit code and standard error.
     pub fn run_to_end(&self, mut command: Command) -> (Option<i32>, String) {
         let log = self.path("refusal");
         let file = fs::File::create(&log).expect("a log");
@@ -484,12 +483,12 @@ impl Home {
 }
 
 impl Gateway {
-    /// Waits for the end; its exit code, or `None` after a signal.
+    /// Waits for it to end; returns its exit code, or `None` after a signal.
     pub fn ended(mut self) -> Option<i32> {
         self.child.wait().expect("ended").code()
     }
 
-    /// Makes a backup of that name; returns its path.
+    /// Takes a backup with this name; returns its path.
     pub fn backup(&self, home: &Home, name: &str) -> PathBuf {
         let answer = self.operator("POST", "/v1/admin/backup", Some(&json!({"filename": name})));
         assert!(matches!(answer.status, 200 | 201), "{answer:?}");
@@ -497,14 +496,14 @@ impl Gateway {
     }
 }
 
-/// Everything a database says: each table's definition and each of its rows. Read
-/// from a copy, with its log, so that nothing beside it is touched.
+/// The full content of a database: every table's definition and rows. Read from a copy of the
+/// file and its log, so that no side file is touched.
 pub fn dump(database: &Path) -> String {
     dump_after(database, |_| {})
 }
 
-/// The same of a restored database, without the one receipt and the one audit event that
-/// say so: what the backup held.
+/// The same of a restored database, without the one receipt and the one audit event that record
+/// the restore: the content of the backup.
 pub fn dump_before_restore(database: &Path) -> String {
     dump_after(database, take_back_restore)
 }
@@ -589,7 +588,7 @@ pub fn decision_ids(database: &Path) -> std::collections::BTreeSet<String> {
     ids.query_map([], |row| row.get(0)).expect("rows").collect::<Result<_, _>>().expect("text")
 }
 
-/// Asks `count` times; returns the ids of the decisions.
+/// Requests `count` decisions; returns their ids.
 pub fn decide(agent: &Agent, count: usize) -> Vec<String> {
     let ask = |_| {
         let answer = agent.ask("read", "trusted_internal_signed");
@@ -599,7 +598,7 @@ pub fn decide(agent: &Agent, count: usize) -> Vec<String> {
     (0..count).map(ask).collect()
 }
 
-/// Verifies a database with the command; it must be whole. Returns how many receipts it has.
+/// Verifies a database with the command; it must be intact. Returns its number of receipts.
 pub fn verified(database: &Path) -> u64 {
     let output = verify(&["--json", database.to_str().expect("text")]);
     let text = String::from_utf8(output.stdout).expect("text");
@@ -608,7 +607,7 @@ pub fn verified(database: &Path) -> u64 {
     serde_json::from_str::<Value>(&text).expect("JSON")["receipts"].as_u64().expect("a count")
 }
 
-/// Compiles the library of faults; returns its path.
+/// Compiles the fault injection library; returns its path.
 pub fn faults(home: &Home) -> String {
     let library = home.path("faults.so");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/faults.c");
@@ -654,7 +653,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// A clock that stands where it is put, in seconds.
+/// A clock that is set by hand, in seconds.
 #[derive(Debug, Default)]
 pub struct Hand(AtomicI64);
 

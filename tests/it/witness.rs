@@ -1,5 +1,5 @@
-//! Verifying against witnesses: what only somebody who saw the lost part can tell. Each
-//! verdict by its name, on real files, and every offender listed.
+//! Verifying against witnesses, which finds what only a witness of the lost part can reveal.
+//! Each verdict by its name, on real files, with every offender listed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,8 +32,8 @@ fn history() -> Home {
     home
 }
 
-/// Two histories that share their first 3 receipts, and a witness of that: the second
-/// home holds the copy, stopped; the first has gone on, with a witness at 6.
+/// Two histories that share their first 3 receipts, and a witness of those. The second home
+/// holds the stopped copy; the first has continued and has a witness at 6.
 fn branches() -> (Home, Home) {
     let (first, second) = (Home::new(), Home::new());
     let gateway = first.start();
@@ -75,7 +75,7 @@ fn report(path: &Path, witnesses: &[&Path]) -> (i32, Value) {
     (code(&output), said)
 }
 
-/// What went wrong: kind, name of the witness, position.
+/// An offender: kind, name of the witness, position.
 fn offenders(said: &Value) -> Vec<(String, String, i64)> {
     let list = said["witnesses"]["offenders"].as_array().expect("a list");
     let name = |one: &Value| {
@@ -90,7 +90,7 @@ fn offender(kind: &str, name: &str, seq: i64) -> (String, String, i64) {
     (kind.to_owned(), name.to_owned(), seq)
 }
 
-/// In JSON and in words: this verdict, exit 1, and exactly these offenders.
+/// As JSON and as text: this verdict, exit status 1, and exactly these offenders.
 fn assert_offends(path: &Path, folder: &Path, verdict: &str, expected: &[(&str, &str, i64)]) -> Value {
     let (code, said) = report(path, &[folder]);
     assert_eq!((code, &said["verdict"]), (1, &json!(verdict)), "{said}");
@@ -151,7 +151,7 @@ fn a_tail_that_was_cut_off_is_truncated_though_the_chain_agrees_with_itself() {
     let (bench, folder) = (Bench::new(&home), home.path("backups"));
     for (cut, expected) in [
         (5, &[("truncated", "b6.db", 6)][..]),
-        // Exactly at a witness: a gateway has run on it, so it is no backup.
+        // Exactly at a witness: a gateway has run on it, so it is not a backup.
         (3, &[("truncated", "b6.db", 6)]),
         (2, &[("truncated", "b3.db", 3), ("truncated", "b6.db", 6)]),
     ] {
@@ -214,7 +214,7 @@ fn a_restore_that_the_chain_records_acknowledges_the_branch_it_left() {
         let (first, second) = branches();
         let folder = first.path("backups");
         append_restore(&second.database(), &format!("head:3:{hash} known:{known}"));
-        // Still shorter than the branch it left, then longer.
+        // At first shorter than the abandoned branch, then longer.
         for (receipts, otherwise) in [(4, "truncated"), (8, "forked")] {
             if receipts > 4 {
                 go_on(&second, 4, |_| ());
@@ -282,12 +282,12 @@ fn a_manifest_that_was_edited_is_found_by_the_one_after_it() {
         fs::write(&first, text).expect("written");
         report(&home.database(), &[&folder])
     };
-    // In a member that no verdict rests on.
+    // Edit a member that no verdict depends on.
     let (code, said) = verdict(&whole.replace("\"version\": \"", "\"version\": \"9"));
     assert_eq!((code, &said["verdict"]), (1, &json!("altered")), "{said}");
     assert_eq!(offenders(&said), [offender("manifest_altered", "b6.db", -1)], "{said}");
     assert_eq!(said["witnesses"]["offenders"][0]["path"], text(&first));
-    // So that it is another chain's, or nobody's.
+    // Edit it to belong to another chain, or to none.
     let chain_id = said_of(&whole)["chain_id"].as_str().expect("an id").to_owned();
     let genesis = said_of(&whole)["genesis_hash"].as_str().expect("a hash").to_owned();
     let foreign = whole.replace(&chain_id, &"0".repeat(32)).replace(&genesis, &"0".repeat(64));
@@ -296,13 +296,13 @@ fn a_manifest_that_was_edited_is_found_by_the_one_after_it() {
     assert_eq!(offenders(&said), [offender("manifest_altered", "b6.db", -1)], "{said}");
     let (code, said) = verdict("{");
     assert_eq!((code, &said["verdict"]), (1, &json!("altered")), "{said}");
-    // In what it pins: named for both.
+    // Edit what it pins: reported as both.
     let head = said_of(&whole)["head"]["receipt_hash"].as_str().expect("a hash").to_owned();
     let (code, said) = verdict(&whole.replace(&head, &"0".repeat(64)));
     assert_eq!((code, &said["verdict"]), (1, &json!("rewritten")), "{said}");
     let both = [offender("rewritten", "b3.db", 3), offender("manifest_altered", "b6.db", -1)];
     assert_eq!(offenders(&said), both, "{said}");
-    // One that is gone says nothing, nor does it accuse; as it was, all is well.
+    // A missing manifest proves nothing and accuses nobody: the rest still verifies.
     fs::remove_file(&first).expect("removed");
     fs::remove_file(folder.join("b3.db")).expect("removed");
     assert_eq!(report(&home.database(), &[&folder]).0, 0);
@@ -365,7 +365,7 @@ fn a_backup_is_a_witness_too_with_its_manifest_or_without() {
         let (code, said) = report(&cut, &witnesses);
         assert_eq!((code == 1, offenders(&said)), (!expected.is_empty(), expected), "{said}");
     }
-    // In a folder, a backup whose manifest is gone speaks for itself, and once.
+    // In a folder, a backup without its manifest is itself a witness, counted once.
     fs::remove_file(folder.join("b6.db.manifest.json")).expect("removed");
     let before = home.snapshot("backups");
     assert_offends(&cut, &folder, "truncated", &[("truncated", "b6.db", 6)]);
@@ -396,7 +396,7 @@ fn a_backup_is_not_truncated_by_later_witnesses_until_a_gateway_ran_on_it() {
     assert_eq!((code, &said["verdict"]), (1, &json!("truncated")), "{said}");
 }
 
-/// Without a witness that knows its head, a backup may as well be one that was cut off.
+/// Without a witness of its head, a backup is indistinguishable from a truncated chain.
 fn assert_offends_without(path: &Path, later: &Path) {
     let (code, said) = report(path, &[later]);
     assert_eq!((code, &said["verdict"]), (1, &json!("truncated")), "{said}");
@@ -446,12 +446,12 @@ fn another_backup_that_was_cut_or_emptied_is_altered_and_one_that_is_gone_is_not
             assert_eq!(code(&alone), 0, "{alone:?}");
         }
     }
-    // By its manifest alone, too; but a chain's verdict is not about another one's backups.
+    // With its manifest alone, too; but a chain's verdict ignores another chain's backups.
     let (other, manifest) = (history(), folder.join("b3.db.manifest.json"));
     assert_eq!(report(&home.database(), &[&manifest]).0, 1);
     let (status, said) = report(&other.database(), &[&folder]);
     assert_eq!((status, &said["verdict"]), (0, &json!("unwitnessed")), "{said}");
-    // A content of the same size is not looked at.
+    // Changed content of the same size is not checked.
     fs::write(&cut, vec![0; whole.len()]).expect("written");
     assert_eq!(report(&home.database(), &[&folder]).0, 0);
     fs::remove_file(&cut).expect("pruned");
@@ -464,7 +464,7 @@ fn another_backup_that_was_cut_or_emptied_is_altered_and_one_that_is_gone_is_not
 fn a_backup_whose_manifest_counts_otherwise_is_altered() {
     let home = history();
     let (folder, path) = (home.path("backups"), home.path("backups/b6.db"));
-    // The newest manifest: none after it knows what it was.
+    // The newest manifest: no later one describes it.
     let manifest = folder.join("b6.db.manifest.json");
     let whole = fs::read_to_string(&manifest).expect("a manifest");
     for (member, said) in [("receipts", "9 receipts"), ("decisions", "9 decisions")] {
@@ -525,7 +525,7 @@ fn witnesses_stand_after_against_up_to_the_next_option_and_the_database_before_o
     }
 }
 
-/// What a start asks: by the manifests alone, and by the rows they speak of alone.
+/// What a start checks: only the manifests, and only the rows they refer to.
 #[test]
 fn a_database_is_judged_by_a_folder_of_manifests_without_reading_the_rest_of_it() {
     let home = history();
@@ -550,7 +550,7 @@ fn a_database_is_judged_by_a_folder_of_manifests_without_reading_the_rest_of_it(
         assert_eq!((newest.pin.seq, &newest.path), (6, &folder.join("b6.db.manifest.json")));
         assert_eq!(report.unreadable.len(), 1);
     }
-    // Databases are not opened: one without a manifest does not count.
+    // Databases are not opened, so one without a manifest does not count.
     fs::remove_file(folder.join("b6.db.manifest.json")).expect("removed");
     let without = Witnesses::of_folder(&folder, chain_id, &home.database()).expect("a folder");
     let database = Connection::open(home.database()).expect("a database");

@@ -1,4 +1,4 @@
-//! What the command is asked to do.
+//! Command-line arguments.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
@@ -8,51 +8,51 @@ use aegis_gateway::domain::canon::Hash;
 use aegis_gateway::evidence::source::WalPolicy;
 
 pub(crate) const HELP: &str = "\
-aegis-verify-receipts: proves that the evidence is whole, or names what breaks it
+aegis-verify-receipts: proves that the evidence is intact, or lists every break
 
 Usage: aegis-verify-receipts [OPTIONS] PATH [--against WITNESS...]
 
 PATH is a database (of a running, stopped or killed gateway, or a backup), or
-receipts as JSON: an array, {\"receipts\": [...]}, or one a line; oldest or newest
-first. It is only read, and nothing is left beside it. '-' reads JSON from standard
-input. Of a database whose chain is whole, every page and index is checked as well.
+receipts as JSON: an array, {\"receipts\": [...]}, or one per line; oldest or newest
+first. It is only read, and no files are left behind. '-' reads JSON from standard
+input. If the chain of a database is whole, every page and index is checked as well.
 
-  --against WITNESS... the database must hold the history that each witness of its
-                       chain saw: manifests of backups, backups, or folders of them.
-                       Every word up to the next option is a witness, so PATH stands
-                       before it, or after --
-  --require-witness    fail where none of the witnesses is of this chain
-  --path-only          leave out whether the other backups that manifests describe
-                       still have their sizes
+  --against WITNESS... the database must contain the history that each witness of its
+                       chain saw. Witnesses are backup manifests, backups, or folders
+                       of them: all words up to the next option, so give PATH first,
+                       or after --
+  --require-witness    fail if no witness belongs to this chain
+  --path-only          do not check the sizes of the other backups that manifests
+                       describe
   --expect-head HASH   the newest receipt must have this receipt_hash
   --json               report as one JSON object
-  --table              print every receipt, a line each
-  --wal replay|ignore  count, or leave out, a write-ahead log of which it cannot be
-                       told whether it belongs to the database
+  --table              print every receipt, one per line
+  --wal replay|ignore  include or ignore a write-ahead log if it is unclear whether it
+                       belongs to the database
   --help, --version
 
 With --against, the verdict is one of
-  verified     the chain is whole, and holds what its witnesses saw, but for branches
-               that it left by a restore it records
-  broken       the chain does not verify by itself (TAMPERED without --against)
-  rewritten    a witnessed receipt, or the first one, has another hash
-  forked       another receipt stands where a witness ends, and no restore says why
+  verified     the chain is intact and contains what its witnesses saw, except for
+               branches abandoned by a restore that it records
+  broken       the chain itself does not verify (TAMPERED without --against)
+  rewritten    a witnessed receipt, or the first one, has a different hash
+  forked       a different receipt is where a witness ends, and no restore explains it
   truncated    the chain ends before a witness does
-  altered      a manifest is not what the one after it says, PATH not what the manifest
-               beside it says (size, SHA-256, counts), or another backup of this chain
-               not of the size that its manifest says; sha256sum -c reads its content
-  unwitnessed  no witness is of this chain
+  altered      a manifest differs from what the next one says of it, PATH from its own
+               manifest (size, SHA-256, counts), or another backup of this chain from
+               the size in its manifest; sha256sum -c checks its content
+  unwitnessed  no witness belongs to this chain
 
-Exit status: 0 verified, or unwitnessed where no witness is required; 1 tampered, or any
-other of these verdicts, every break and every offending witness listed; 2 usage, or
-unreadable; 3 it cannot be told: a log in doubt, a table of evidence that is not the
+Exit status: 0 verified, or unwitnessed without --require-witness; 1 tampered, or any
+other verdict, with every break and every offending witness listed; 2 usage error, or
+unreadable; 3 inconclusive: a log in doubt, a table of evidence that is not the
 program's, a damaged page or index.
 ";
 
 #[derive(Debug, Default)]
 pub(crate) struct Arguments {
     pub(crate) path: PathBuf,
-    /// `None` where the option is not given.
+    /// `None` if the option is not given.
     pub(crate) against: Option<Vec<PathBuf>>,
     pub(crate) require_witness: bool,
     pub(crate) path_only: bool,
@@ -62,7 +62,7 @@ pub(crate) struct Arguments {
     pub(crate) wal: WalPolicy,
 }
 
-/// What words outside options are taken for.
+/// How to interpret words that are not options.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Words {
     Path,
@@ -71,8 +71,8 @@ enum Words {
     PathAlone,
 }
 
-/// `None` after `--help` or `--version`, which leave nothing to do. A path may have any bytes;
-/// an option is text.
+/// `None` after `--help` or `--version`, which leave nothing to do. Paths may be any bytes;
+/// options must be UTF-8.
 pub(crate) fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Option<Arguments>, String> {
     let mut arguments = Arguments::default();
     let (mut paths, mut mode) = (Vec::new(), Words::Path);
@@ -103,8 +103,10 @@ pub(crate) fn parse(mut words: impl Iterator<Item = OsString>) -> Result<Option<
     arguments.check()?;
     arguments.path = match (paths.pop(), paths.is_empty(), &arguments.against) {
         (Some(path), true, _) => path,
-        (_, _, None) => return Err("exactly one PATH is needed".to_owned()),
-        (_, _, Some(_)) => return Err("exactly one PATH is needed, before --against or after --".to_owned()),
+        (_, _, None) => return Err("exactly one PATH is required".to_owned()),
+        (_, _, Some(_)) => {
+            return Err("exactly one PATH is required, before --against or after --".to_owned());
+        }
     };
     Ok(Some(arguments))
 }
@@ -144,7 +146,7 @@ impl Arguments {
 
     fn check(&self) -> Result<(), String> {
         if self.json && self.table {
-            return Err("--json and --table exclude each other".to_owned());
+            return Err("--json and --table are mutually exclusive".to_owned());
         }
         if self.against.as_ref().is_some_and(Vec::is_empty) {
             return Err("--against needs a witness".to_owned());

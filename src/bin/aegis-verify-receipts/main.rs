@@ -1,6 +1,6 @@
-//! `aegis-verify-receipts`: proves that the evidence is whole, or names what breaks it.
+//! `aegis-verify-receipts`: proves that the evidence is intact, or lists every break.
 //!
-//! Arguments, the library's verifier, a report, an exit code.
+//! Parses arguments, runs the library's verifier, writes a report, and sets the exit status.
 
 mod arguments;
 mod report;
@@ -23,7 +23,7 @@ const TAMPERED: u8 = 1;
 const UNREADABLE: u8 = 2;
 const UNDECIDABLE: u8 = 3;
 
-/// An exit status, and the line that says why.
+/// An exit status and the line that explains it.
 type Failure = (u8, String);
 
 fn main() -> ExitCode {
@@ -40,7 +40,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Not `eprint!`, which panics where standard error is full: the status must hold.
+/// Not `eprint!`, which panics if standard error cannot be written: the exit status must not
+/// change.
 fn complain(text: &str) {
     if io::stderr().write_all(text.as_bytes()).is_err() {
         log::debug!("standard error cannot be written");
@@ -83,8 +84,7 @@ fn open(path: &Path, arguments: &Arguments) -> Result<Opened, Failure> {
     };
     if arguments.against.is_some() && matches!(opened, Opened::Export(_)) {
         let path = shown(path);
-        let line =
-            format!("--against needs a database: {path} is an export, which does not say of which chain");
+        let line = format!("--against needs a database: {path} is an export, which does not name its chain");
         return Err((UNREADABLE, line));
     }
     Ok(opened)
@@ -94,7 +94,7 @@ fn is_standard_input(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// How messages name what is verified.
+/// The name of the input in messages.
 fn shown(path: &Path) -> String {
     if is_standard_input(path) { "standard input".to_owned() } else { path.display().to_string() }
 }
@@ -111,7 +111,7 @@ fn verify(database: &Database, path: &Path, mut report: Report<'_>) -> Result<io
 fn load(database: &Database, paths: &[std::path::PathBuf], path: &Path) -> Result<Witnesses, Failure> {
     let cannot = |error: Error| (UNREADABLE, format!("{}: {error}", path.display()));
     let chain_id = chain::find_id(&database.connection).map_err(cannot)?;
-    // Where the id is gone, the first receipt still tells whose witnesses they are.
+    // If the id is missing, the first receipt still identifies the chain's witnesses.
     Witnesses::of_paths(paths, &chain_id.unwrap_or_default(), path).map_err(source_failure)
 }
 
@@ -140,7 +140,7 @@ fn verify_against(
     Ok(report.finish(summary, Some(&witnessed)))
 }
 
-/// What was found broken before the rest became unreadable stays found.
+/// Breaks found before the rest became unreadable still count.
 fn failure_after(report: &Report<'_>, path: &Path) -> impl Fn(Error) -> Failure + use<> {
     let status = if report.breaks > 0 { TAMPERED } else { UNREADABLE };
     let path = path.display().to_string();
@@ -169,7 +169,7 @@ fn check_as_found(database: &Database, path: &Path) -> Result<(), Failure> {
     if database.is_as_found() {
         return Ok(());
     }
-    Err((UNDECIDABLE, format!("{} was written to while it was read; try again", path.display())))
+    Err((UNDECIDABLE, format!("{} was written to while being read; try again", path.display())))
 }
 
 fn source_failure(error: SourceError) -> Failure {

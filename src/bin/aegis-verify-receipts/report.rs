@@ -1,4 +1,4 @@
-//! What the command says: in words, or as one JSON object.
+//! The command's report: as text, or as one JSON object.
 
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
@@ -13,10 +13,11 @@ use aegis_gateway::evidence::{Checked, Observer, Summary};
 use crate::arguments::Arguments;
 use crate::{TAMPERED, complain};
 
-/// Written with the first break or at the end: a failure before leaves no half report.
+/// Written with the first break or at the end, so that an earlier failure leaves no partial
+/// report.
 const OPENING: &str = "{\"breaks\":[";
 
-/// Writes findings as they come, so that memory stays small however many there are.
+/// Streams findings, so that memory stays small however many there are.
 pub(crate) struct Report<'a> {
     arguments: &'a Arguments,
     out: BufWriter<io::Stdout>,
@@ -110,7 +111,7 @@ impl<'a> Report<'a> {
         if let Some(witnessed) = witnessed {
             rest["witnesses"] = witnesses(witnessed);
         }
-        // The list of breaks is open if there are any; the rest of the object closes it.
+        // If there were breaks, their list is still open; the rest of the object closes it.
         if self.breaks == 0 {
             self.write(OPENING);
         }
@@ -125,7 +126,7 @@ impl<'a> Report<'a> {
         overall: Option<Overall>,
         witnessed: Option<&witness::Report<'_>>,
     ) {
-        // Beside the report, not in it: a note is neither a verdict nor a break.
+        // On standard error: a note is neither a verdict nor a break.
         if let Some(note) = self.note.take() {
             complain(&format!("note: {note}\n"));
         }
@@ -229,7 +230,7 @@ fn alone(summary: &Summary) -> &'static str {
     if summary.is_whole() { "verified" } else { "TAMPERED" }
 }
 
-/// What the witness saw, and what stands there now.
+/// What the witness saw, and what is there now.
 fn difference(judged: &Judged<'_>) -> (String, String) {
     let pin = &judged.witness.pin;
     let expected = match &pin.receipt_id {
@@ -237,15 +238,15 @@ fn difference(judged: &Judged<'_>) -> (String, String) {
         None => pin.receipt_hash.clone(),
     };
     let found = match &judged.found {
-        // The receipt itself is the same: the first one, or the chain's id, is not.
-        Some(found) if found.receipt_hash == pin.receipt_hash => "another beginning".to_owned(),
+        // This receipt is the same, but the first one or the chain's id is not.
+        Some(found) if found.receipt_hash == pin.receipt_hash => "a different start of the chain".to_owned(),
         Some(found) => format!("{} {}", found.receipt_id, found.receipt_hash),
         None => "nothing".to_owned(),
     };
     (expected, found)
 }
 
-/// A path that stays on one line, whatever its name holds.
+/// A path, escaped to stay on one line.
 fn shown(path: &Path) -> String {
     path.to_string_lossy().escape_debug().to_string()
 }
@@ -267,7 +268,7 @@ fn counts(witnessed: &witness::Report<'_>) -> String {
         None => format!("{unseen} receipts that no witness has seen"),
     };
     format!(
-        "witnesses: {matched} matched, {offending} offending, {acknowledged} of acknowledged forks, \
+        "witnesses: {matched} matched, {offending} offending, {acknowledged} on acknowledged forks, \
          {later} later than this backup, {other} of other chains, {unreadable} unreadable; {since}\n"
     )
 }
@@ -311,7 +312,8 @@ fn witnesses(witnessed: &witness::Report<'_>) -> Value {
     })
 }
 
-/// A line of the table; control characters of a tool's name do not reach the terminal.
+/// A line of the table. Control characters, in a tool's name for example, must not reach the
+/// terminal.
 fn row(cells: [&str; 7]) -> String {
     let clean = |cell: &str| cell.chars().map(|c| if c.is_control() { '?' } else { c }).collect::<String>();
     let [seq, ts, decision, tool, action, id, state] = cells.map(clean);

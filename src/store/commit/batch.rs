@@ -1,4 +1,4 @@
-//! A batch: the transaction of everything that waited, an operation each in a savepoint.
+//! A batch: one transaction for all queued operations, each in its own savepoint.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -15,21 +15,21 @@ use crate::throttle::Throttle;
 use super::job::Operation;
 use super::tx::Tx;
 
-/// A full disk fails one batch after another.
+/// Throttled because a full disk fails one batch after another.
 static FAILURES: Throttle = Throttle::new(module_path!());
 
-/// What a batch needs.
+/// The state that batches run on.
 pub(super) struct Writer {
     /// `None` once the store is closed.
     pub(super) connection: Option<Connection>,
-    /// The head on disk, as far as it is known; never ahead of it.
+    /// The head on disk, if known; never ahead of it.
     head: Option<Head>,
     pub(super) watch: Arc<Watch>,
     known: Arc<Known>,
-    /// SQLite's count of the changes that others made to the database.
+    /// The last seen `PRAGMA data_version`, which changes when others write to the database.
     data_version: i64,
-    /// A commit has failed, and its frames may still stand in the log.
-    has_traces: bool,
+    /// A commit failed, and its frames may still be in the log.
+    has_stale_frames: bool,
 }
 
 impl Writer {
@@ -40,11 +40,11 @@ impl Writer {
             watch,
             known,
             data_version: 0,
-            has_traces: false,
+            has_stale_frames: false,
         }
     }
 
-    /// Runs and commits a batch; after a failure nothing of it is left.
+    /// Runs and commits a batch; a failure leaves no trace of it.
     pub(super) fn commit(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<(), Error> {
         let outcome = catch_unwind(AssertUnwindSafe(|| self.try_commit(batch)));
         let outcome = outcome.unwrap_or(Err(Error::Panicked));
@@ -60,18 +60,18 @@ impl Writer {
         outcome.map(|_| ())
     }
 
-    /// Whether anything was written.
+    /// Returns whether anything was written.
     fn try_commit(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<bool, Error> {
         self.watch.check_files()?;
-        self.cover_traces()?;
+        self.overwrite_stale_frames()?;
         self.run_batch(batch)
     }
 
     fn run_batch(&mut self, batch: &mut [Box<dyn Operation>]) -> Result<bool, Error> {
         let connection = self.connection.as_ref().ok_or(Error::Closed)?;
         execute(connection, "BEGIN IMMEDIATE").map_err(Error::cannot("begin a write transaction"))?;
-        let data_version =
-            connection::data_version(connection).map_err(Error::cannot("see what others changed"))?;
+        let data_version = connection::data_version(connection)
+            .map_err(Error::cannot("check for changes by other programs"))?;
         if data_version != self.data_version {
             self.data_version = data_version;
             self.head = None;
@@ -85,7 +85,7 @@ impl Writer {
         let mut tx =
             Tx { connection, head: &mut head, known: &self.known, registry_changed: &mut registry_changed };
         if !run_all(&mut tx, batch)? {
-            // Nothing to keep: no sync for operations that were refused.
+            // Nothing to keep: rejected operations cost no sync.
             execute(connection, "ROLLBACK").map_err(Error::cannot("roll back"))?;
             self.head = Some(before);
             return Ok(false);
@@ -93,12 +93,12 @@ impl Writer {
         if head.seq != before.seq {
             head.store(connection)?;
         }
-        // The guard tells a log that belongs by its images of page 1. SQLite begins the log
-        // anew with any transaction, unasked, so each of them holds one.
+        // The guard recognizes the database's own log by its images of page 1. SQLite may
+        // restart the log with any transaction, so every transaction writes one.
         connection::touch(connection).map_err(Error::cannot("write to the database"))?;
-        self.has_traces = true;
+        self.has_stale_frames = true;
         execute(connection, "COMMIT").map_err(Error::cannot("commit"))?;
-        self.has_traces = false;
+        self.has_stale_frames = false;
         if registry_changed {
             self.known.forget();
         }
@@ -106,7 +106,7 @@ impl Writer {
         Ok(true)
     }
 
-    /// After a failure: no transaction is open, and what memory knew is forgotten.
+    /// Cleans up after a failure: closes the transaction and drops all cached state.
     fn clean_up(&mut self) {
         self.head = None;
         self.known.forget();
@@ -116,28 +116,28 @@ impl Writer {
         {
             FAILURES.error(format_args!("cannot roll back: {error}"));
         }
-        if let Err(error) = self.cover_traces() {
+        if let Err(error) = self.overwrite_stale_frames() {
             FAILURES.error(error);
         }
     }
 
-    /// Leaves no trace of a failed commit in the log.
+    /// Overwrites the frames of a failed commit in the log.
     ///
-    /// A commit whose sync failed has written its frames, checksums and all; a kill
-    /// before the next commit would replay them: done, without having been said. The
-    /// next transaction's frames take the same place, so one is written at once, and
-    /// nothing else is until that has succeeded.
-    fn cover_traces(&mut self) -> Result<(), Error> {
-        if self.has_traces {
+    /// A commit whose sync failed has already written its frames, checksums included. After
+    /// a kill they would be replayed: operations reported as failed would be in the database.
+    /// The next transaction's frames go to the same place, so one is written at once, and
+    /// nothing else is until it has succeeded.
+    fn overwrite_stale_frames(&mut self) -> Result<(), Error> {
+        if self.has_stale_frames {
             let connection = self.connection.as_ref().ok_or(Error::Closed)?;
-            connection::touch(connection).map_err(Error::cannot("write over a failed transaction"))?;
-            self.has_traces = false;
+            connection::touch(connection).map_err(Error::cannot("overwrite a failed transaction"))?;
+            self.has_stale_frames = false;
         }
         Ok(())
     }
 }
 
-/// Runs every operation; says whether anything is to be kept.
+/// Runs every operation; returns whether anything is to be kept.
 fn run_all(tx: &mut Tx<'_>, batch: &mut [Box<dyn Operation>]) -> Result<bool, Error> {
     let alone = batch.len() == 1;
     let mut kept = false;
@@ -147,8 +147,8 @@ fn run_all(tx: &mut Tx<'_>, batch: &mut [Box<dyn Operation>]) -> Result<bool, Er
     Ok(kept)
 }
 
-/// Runs one operation; one that fails is taken back alone. An operation without
-/// neighbours needs no savepoint: the transaction is its own.
+/// Runs one operation; if it fails, rolls it back alone. A single operation needs no
+/// savepoint: it has the transaction to itself.
 fn run_one(tx: &mut Tx<'_>, job: &mut Box<dyn Operation>, alone: bool, kept: bool) -> Result<bool, Error> {
     let connection = tx.connection;
     let savepoint = |sql| execute(connection, sql).map_err(Error::cannot("set a savepoint"));
@@ -158,8 +158,8 @@ fn run_one(tx: &mut Tx<'_>, job: &mut Box<dyn Operation>, alone: bool, kept: boo
     let before = tx.head.clone();
     let keep = job.run(tx, kept);
     if connection.is_autocommit() {
-        // SQLite rolls the whole transaction back by itself when the disk is full
-        // or fails; what ran before in this batch is gone too.
+        // SQLite rolls back the whole transaction when the disk is full or fails, so earlier
+        // operations of this batch are gone too.
         return Err(Error::RolledBack);
     }
     if !keep {

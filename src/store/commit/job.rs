@@ -1,4 +1,4 @@
-//! One caller's operation, and what is to be done with its result.
+//! A caller's operation, and the callback for its result.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -6,21 +6,21 @@ use crate::store::error::Error;
 
 use super::tx::Tx;
 
-/// An operation, without its caller's types.
+/// An operation with its caller's types erased.
 pub(super) trait Operation: Send {
-    /// Runs it, after others of its batch whose work is `kept` or not; says whether its
-    /// savepoint is kept.
+    /// Runs it; `kept` says whether any work of earlier operations in its batch is kept.
+    /// Returns whether to keep its savepoint.
     fn run(&mut self, tx: &mut Tx<'_>, kept: bool) -> bool;
-    /// Tells its caller the result, or the failure of the batch.
+    /// Delivers its result, or the batch's failure, to the caller.
     fn settle(self: Box<Self>, batch: Result<(), Error>);
 }
 
-/// An operation, with them.
+/// An operation with its caller's types.
 pub(super) struct Job<F, D, T, E> {
     /// `None` once it has run.
     operation: Option<F>,
     result: Option<Result<T, E>>,
-    /// It ran after others of its batch, and may have seen what they wrote.
+    /// It ran after others of its batch and may have seen their writes.
     saw_others: bool,
     done: D,
 }
@@ -53,18 +53,18 @@ where
         done(match (batch, result) {
             (Ok(()), Some(result)) => result,
             (Ok(()), None) => Err(Error::Closed.into()),
-            // Its own error tells more, unless it rests on rows that were never committed.
+            // Its own error is more specific, unless it is based on rows never committed.
             (Err(_), Some(Err(own))) if !saw_others => Err(own),
             (Err(error), _) => Err(error.into()),
         });
     }
 }
 
-/// Tells each caller; none of them can keep the others from being told.
+/// Delivers every result; a caller that panics does not affect the others.
 pub(super) fn settle(jobs: impl IntoIterator<Item = Box<dyn Operation>>, outcome: &Result<(), Error>) {
     for job in jobs {
         if catch_unwind(AssertUnwindSafe(|| job.settle(outcome.clone()))).is_err() {
-            log::error!("a caller panicked when it was told its result");
+            log::error!("a caller panicked on receiving its result");
         }
     }
 }

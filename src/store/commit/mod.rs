@@ -1,25 +1,25 @@
-//! Group commit: one transaction and one sync for every operation that waits.
+//! Group commit: one transaction and one sync for all queued operations.
 //!
-//! A caller puts its operation into the queue, with what is to be done afterwards. One
-//! thread takes all that waits, runs each operation in a savepoint of one transaction,
-//! commits, and then tells every caller. What comes meanwhile waits for the next
-//! batch; an operation that is alone is committed at once. No timer is involved, and
-//! no thread waits for a request's sync: its answer is sent by who committed it.
+//! A caller queues its operation with a callback. One thread drains the queue, runs each
+//! operation in a savepoint of a single transaction, commits, and then calls every callback.
+//! Operations that arrive meanwhile wait for the next batch; a lone operation is committed
+//! at once. There is no timer, and no thread blocks on a request's sync: the committing
+//! thread sends the answer.
 //!
 //! # Invariants
-//! - A caller hears of success only after COMMIT has returned, which with
+//! - A caller learns of success only after COMMIT has returned, which with
 //!   `synchronous=FULL` is after the sync.
 //! - An operation that fails or panics is rolled back alone; its neighbours commit.
-//! - When COMMIT fails, every operation of the batch fails, none is in the
-//!   database, and what memory knew of it is forgotten. A panic of the committing thread's
-//!   own is such a failure.
-//! - Nobody waits for a thread that has ended: with it the queue is closed.
+//! - If COMMIT fails, every operation of the batch fails, none of them is in the database,
+//!   and all cached state is dropped. A panic of the committing thread itself counts as such
+//!   a failure.
+//! - No caller waits for a thread that has ended: its end closes the queue.
 //!
 //! # Locking
-//! `queue` is held for moments; `writer` by the committing thread for one batch, and
-//! between batches by a checkpoint. Nobody takes `writer` while holding `queue`. Answers
-//! are sent, and their lines logged, holding neither. A log that nobody reads holds this
-//! thread up once, for a tenth of a second: see [`crate::stderr`].
+//! `queue` is held only briefly; `writer` is held by the committing thread for one batch, and
+//! by a checkpoint between batches. `writer` is never taken while holding `queue`. Answers
+//! are sent and logged with neither held. A standard error that nobody reads blocks this
+//! thread once, for a tenth of a second: see [`crate::stderr`].
 
 mod batch;
 mod job;
@@ -44,7 +44,7 @@ use job::{Job, Operation, settle};
 
 pub use tx::Tx;
 
-/// Most operations in one transaction: bounds how long the first one waits.
+/// Maximum operations per transaction: bounds how long the first one waits.
 const BATCH_MAX: usize = 256;
 
 /// The write side of the store.
@@ -53,7 +53,7 @@ pub(crate) struct Committer {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What callers, the committing thread and the checkpointer share.
+/// State shared by callers, the committing thread and the checkpointer.
 struct Shared {
     queue: Mutex<Queue>,
     arrived: Condvar,
@@ -63,7 +63,7 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Box<dyn Operation>>,
-    /// The committing thread waits for work.
+    /// The committing thread is waiting for work.
     idle: bool,
     closed: bool,
 }
@@ -82,8 +82,8 @@ impl Committer {
         Ok(Committer { shared, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Runs `operation` in a write transaction, and `done` once it is on disk or has
-    /// failed. `done` runs on the committing thread: short work only.
+    /// Runs `operation` in a write transaction, then `done` once it is on disk or has failed.
+    /// `done` runs on the committing thread, so it must be short.
     pub(crate) fn write_then<T, E, F, D>(&self, operation: F, done: D)
     where
         F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
@@ -97,7 +97,7 @@ impl Committer {
         }
     }
 
-    /// The same, waiting for the result.
+    /// Like [`Committer::write_then`], but waits for the result.
     pub(crate) fn write<T, E, F>(&self, operation: F) -> Result<T, E>
     where
         F: FnOnce(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
@@ -106,7 +106,7 @@ impl Committer {
     {
         let (sender, receiver) = sync_channel(1);
         self.write_then(operation, move |result| {
-            sender.send(result).unwrap_or_else(|_| log::error!("nobody waits for a written operation"));
+            sender.send(result).unwrap_or_else(|_| log::error!("the caller of a write is gone"));
         });
         receiver.recv().unwrap_or_else(|_| Err(Error::Panicked.into()))
     }
@@ -116,7 +116,7 @@ impl Committer {
         unpoisoned(&self.shared.writer).connection.as_ref().map(task)
     }
 
-    /// Refuses further operations, lets those that wait finish, and gives up the connection.
+    /// Rejects further operations, finishes the queued ones, and returns the connection.
     pub(crate) fn close(&self) -> Option<Connection> {
         unpoisoned(&self.shared.queue).closed = true;
         self.shared.arrived.notify_one();
@@ -126,7 +126,7 @@ impl Committer {
 }
 
 impl Shared {
-    /// Adds to the queue, or gives the job back when the store is closing.
+    /// Queues the job, or returns it if the store is closing.
     fn enqueue(&self, job: Box<dyn Operation>) -> Option<Box<dyn Operation>> {
         let mut queue = unpoisoned(&self.queue);
         if queue.closed {
@@ -139,10 +139,9 @@ impl Shared {
         None
     }
 
-    /// The committing thread: batch after batch, until the store is closed and
-    /// nothing waits.
+    /// The committing thread: runs batches until the store is closed and the queue is empty.
     fn run(&self) {
-        let _closes_the_queue = End(self);
+        let _closer = QueueCloser(self);
         while self.wait_for_work() {
             let (batch, outcome) = {
                 let mut writer = unpoisoned(&self.writer);
@@ -154,7 +153,7 @@ impl Shared {
         }
     }
 
-    /// False when there is none and there will be none.
+    /// False if the queue is empty and closed.
     fn wait_for_work(&self) -> bool {
         let mut queue = unpoisoned(&self.queue);
         while queue.waiting.is_empty() {
@@ -175,11 +174,11 @@ impl Shared {
     }
 }
 
-/// The committing thread's end, also by a panic that nothing has caught: whoever waits is
-/// told, whoever comes is refused, and readiness knows.
-struct End<'a>(&'a Shared);
+/// Closes the queue when the committing thread ends, even by an uncaught panic: waiting callers
+/// get an error, later ones are rejected, and readiness reports it.
+struct QueueCloser<'a>(&'a Shared);
 
-impl Drop for End<'_> {
+impl Drop for QueueCloser<'_> {
     fn drop(&mut self) {
         let waiting = {
             let mut queue = unpoisoned(&self.0.queue);
@@ -187,7 +186,7 @@ impl Drop for End<'_> {
             std::mem::take(&mut queue.waiting)
         };
         if thread::panicking() {
-            log::error!("the committing thread has panicked: nothing is written until a restart");
+            log::error!("the committing thread panicked: nothing can be written until a restart");
             unpoisoned(&self.0.writer).watch.write_failed(&Error::Panicked);
         }
         settle(waiting, &Err(Error::Closed));

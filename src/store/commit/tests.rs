@@ -17,7 +17,7 @@ use crate::store::{agents, connection, files, migrate, tools};
 const NOW: Timestamp = Timestamp::from_micros(1_780_000_000_000_000);
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A committer on a new database, whose next `failures` commits fail.
+/// A committer on a new database; its next `failures` commits fail.
 pub(in crate::store) struct Made {
     _folder: tempfile::TempDir,
     path: PathBuf,
@@ -54,7 +54,7 @@ impl Made {
         self.committer.write(move |tx| append(tx, tool))
     }
 
-    /// Runs the operations in one batch: they queue up while the writer is held.
+    /// Runs the operations in one batch, queueing them while the writer is held.
     fn in_one_batch(&self, operations: Vec<Run>) -> Vec<Ran> {
         let count = operations.len();
         let threads = self.committer.between_batches(|_| {
@@ -161,7 +161,7 @@ fn a_batch_in_which_all_fail_leaves_nothing() {
 
 #[test]
 fn a_failed_commit_fails_every_operation_and_keeps_the_head() {
-    // The commit alone, or also the write that is to cover its traces.
+    // Only the commit, or also the write that overwrites its frames.
     for failures in [1, 2] {
         let made = made();
         made.append("a").expect("written");
@@ -169,9 +169,9 @@ fn a_failed_commit_fails_every_operation_and_keeps_the_head() {
         let results = made
             .in_one_batch(vec![append_and_fail, |tx| append(tx, "b"), append_and_fail, |tx| append(tx, "c")]);
         assert_eq!(made.failures.load(Ordering::SeqCst), 0, "the commits failed");
-        assert!(matches!(&results[0], Err(Error::Corrupt(_))), "its own error is more telling");
+        assert!(matches!(&results[0], Err(Error::Corrupt(_))), "its own error is more specific");
         for result in &results[1..] {
-            // The third one saw the second one's row, which nobody has written.
+            // The third one saw the second one's row, which was never committed.
             assert!(matches!(result, Err(Error::Sqlite { doing: "commit", .. })), "{result:?}");
         }
         assert_eq!(made.chain(), ["a"]);
@@ -280,7 +280,7 @@ fn many_threads_keep_their_order_and_one_chain() {
     assert_eq!(made.chain().len(), count);
 }
 
-/// Panics where no caller's code runs; first it lets another operation wait.
+/// Panics outside any caller's code, after queueing another operation.
 struct Bomb<P> {
     made: Arc<Committer>,
     payload: fn() -> P,
@@ -298,8 +298,8 @@ impl<P: Send + 'static> Operation for Bomb<P> {
 }
 
 impl Made {
-    /// What becomes of an operation in the batch with the bomb, of one that waits
-    /// meanwhile, and of one that comes later.
+    /// The results of an operation in the bomb's batch, of one queued meanwhile, and of a
+    /// later one.
     fn blown_up<P: Send + 'static>(&self, payload: fn() -> P) -> [Ran; 3] {
         let told = || sync_channel(1);
         let ((same, in_batch), (other, waiting), (later, afterwards)) = (told(), told(), told());
@@ -312,9 +312,9 @@ impl Made {
         assert_eq!(open, Some(true));
         let result = |from: Receiver<Ran>| match from.recv_timeout(PATIENCE) {
             Ok(result) => result,
-            // What `write` makes of a sender that was dropped.
+            // As `write` treats a dropped sender.
             Err(RecvTimeoutError::Disconnected) => Err(Error::Panicked),
-            Err(RecvTimeoutError::Timeout) => panic!("a caller waits in vain"),
+            Err(RecvTimeoutError::Timeout) => panic!("a caller never gets its result"),
         };
         let [in_batch, waiting] = [in_batch, waiting].map(result);
         self.committer.write_then(|tx| append(tx, "c"), send(later));
@@ -331,7 +331,7 @@ fn a_panic_of_the_thread_s_own_fails_the_batch_and_nothing_else() {
     assert_eq!(made.chain(), ["b", "c"]);
 }
 
-/// What a panic carries may panic itself when it is dropped, which nothing catches.
+/// A panic payload that panics again when dropped, which nothing catches.
 struct Fuse;
 
 impl Drop for Fuse {
@@ -384,7 +384,7 @@ fn closing_finishes_what_waits_and_refuses_what_comes() {
     assert_eq!(made.chain(), ["a"; 3]);
 }
 
-/// Without it the guard could not tell an older copy of the database from its own.
+/// Without it, the guard could not tell an older copy of the database from the log's own.
 #[test]
 fn a_log_that_began_anew_holds_an_image_of_page_one() {
     let made = made();

@@ -1,4 +1,4 @@
-//! The transaction, as the operations of a batch see it.
+//! The transaction as seen by the operations of a batch.
 
 use rusqlite::Connection;
 
@@ -8,7 +8,7 @@ use crate::store::receipts::Head;
 /// The transaction that an operation runs in.
 pub struct Tx<'a> {
     pub(super) connection: &'a Connection,
-    /// The chain's, with what this transaction has appended.
+    /// The chain's head, including what this transaction has appended.
     pub(in crate::store) head: &'a mut Head,
     pub(super) known: &'a Known,
     pub(super) registry_changed: &'a mut bool,
@@ -20,18 +20,18 @@ impl Tx<'_> {
         self.connection
     }
 
-    /// Policies by their content, which is right whatever changed.
+    /// Policy sets by content, which are valid whatever has changed.
     pub(in crate::store) fn compiled(&self) -> &Compiled {
         self.known.compiled()
     }
 
-    /// What is known of agents, operators, tools and policies; `None` once this transaction
-    /// has changed them, since nobody may learn of a change before it is committed.
+    /// The cache of agents, operators, tools and policies; `None` once this transaction has
+    /// changed any of them, so that no uncommitted change gets into the cache.
     pub(in crate::store) fn known(&self) -> Option<&Known> {
         (!*self.registry_changed).then_some(self.known)
     }
 
-    /// To be called by whoever changes agents, operators, tools or policies.
+    /// Must be called by every change to agents, operators, tools or policies.
     pub(in crate::store) fn changes_registry(&mut self) {
         *self.registry_changed = true;
     }

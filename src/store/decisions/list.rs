@@ -1,5 +1,5 @@
-//! Lists of decisions, newest first, by position. A list costs what it shows and not what
-//! there is: an index leads to it, or it ends early and says where to go on.
+//! Lists of decisions, newest first, by position. The cost of a list does not grow with the
+//! history: either an index serves it, or it stops early and says where to continue.
 
 use rusqlite::Connection;
 
@@ -12,7 +12,7 @@ use crate::store::receipts;
 
 use super::{COLUMNS, from_row};
 
-/// Which decisions a list holds: every condition that is given must hold.
+/// Which decisions a list contains: all given conditions must hold.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     /// UUID of the agent.
@@ -23,7 +23,7 @@ pub struct Filter {
     pub tool: Option<String>,
     /// Name of the action.
     pub action: Option<String>,
-    /// What it acted upon.
+    /// What it acted on.
     pub resource: Option<String>,
     /// The caller's run.
     pub run_id: Option<String>,
@@ -43,16 +43,16 @@ pub struct Filter {
     pub text: Option<String>,
 }
 
-/// Which part of a list is wanted, by position.
+/// The requested part of a list, by position.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Window {
     /// Only decisions before this position.
     pub before: Option<i64>,
     /// Only decisions after this position.
     pub after: Option<i64>,
-    /// At most so many.
+    /// Maximum number of decisions.
     pub limit: u32,
-    /// After leaving out so many.
+    /// Number of decisions to skip.
     pub offset: u32,
 }
 
@@ -61,27 +61,27 @@ pub struct Window {
 pub struct Listed {
     /// The decisions, newest first.
     pub decisions: Vec<Decision>,
-    /// Where to go on: the `before` of the next part. `None` at the end of the list.
+    /// Where to continue: the `before` of the next part. `None` at the end of the list.
     pub next: Option<i64>,
 }
 
-/// How many decisions a list without a fitting index looks through, so that its time
-/// does not grow with the history; it then says where to go on.
-const LOOKED_THROUGH_MAX: i64 = 100_000;
+/// Maximum decisions scanned by a list without a suitable index, so that its time does not
+/// grow with the history; the list then says where to continue.
+const SCANNED_MAX: i64 = 100_000;
 
-/// The decisions that pass `filter`, newest first.
+/// The decisions that match `filter`, newest first.
 pub fn list(connection: &Connection, filter: &Filter, window: Window) -> Result<Listed, Error> {
     let Some((oldest, newest)) = bounds(connection, filter, window)? else {
         return Ok(Listed { decisions: Vec::new(), next: None });
     };
     let mut conditions = filter.conditions();
-    // Where every decision passes, leaving out is counting positions.
+    // If every decision matches, skipping is arithmetic on positions.
     let (newest, offset) = if conditions.is_empty() {
         (position_after(connection, newest, window.offset)?, 0)
     } else {
         (newest, window.offset)
     };
-    let from = if filter.has_index() { oldest } else { oldest.max(newest - LOOKED_THROUGH_MAX + 1) };
+    let from = if filter.has_index() { oldest } else { oldest.max(newest - SCANNED_MAX + 1) };
     let (first, last) = (conditions.bind(from), conditions.bind(newest));
     let (limit, offset) = (conditions.bind(window.limit), conditions.bind(offset));
     let condition = conditions.sql();
@@ -96,12 +96,12 @@ pub fn list(connection: &Connection, filter: &Filter, window: Window) -> Result<
         .map_err(Error::cannot("list decisions"))?;
     let rows: Vec<(i64, Decision)> = rows;
     let is_full = u32::try_from(rows.len()).is_ok_and(|count| count == window.limit);
-    let last_looked_at = if is_full { rows.last().map_or(from, |(seq, _)| *seq) } else { from };
-    let next = (last_looked_at > oldest).then_some(last_looked_at);
+    let last_scanned = if is_full { rows.last().map_or(from, |(seq, _)| *seq) } else { from };
+    let next = (last_scanned > oldest).then_some(last_scanned);
     Ok(Listed { decisions: rows.into_iter().map(|(_, decision)| decision).collect(), next })
 }
 
-/// The position that is reached from `newest` when so many decisions are left out.
+/// The position reached from `newest` after skipping `offset` decisions.
 fn position_after(connection: &Connection, newest: i64, offset: u32) -> Result<i64, Error> {
     if offset == 0 {
         return Ok(newest);
@@ -123,7 +123,7 @@ fn position_after(connection: &Connection, newest: i64, offset: u32) -> Result<i
     walk().map_err(Error::cannot("list decisions"))
 }
 
-/// The positions that can hold what is asked for; `None` when none can.
+/// The range of positions that can match; `None` if it is empty.
 fn bounds(connection: &Connection, filter: &Filter, window: Window) -> Result<Option<(i64, i64)>, Error> {
     let (first, last): (Option<i64>, Option<i64>) = connection
         .prepare_cached("SELECT (SELECT min(seq) FROM decisions), (SELECT max(seq) FROM decisions)")
@@ -147,7 +147,7 @@ fn bounds(connection: &Connection, filter: &Filter, window: Window) -> Result<Op
 }
 
 impl Filter {
-    /// Whether an index leads to what passes, or everything does.
+    /// Whether an index serves the filter, or everything matches.
     fn has_index(&self) -> bool {
         let others = [
             &self.tool,
@@ -167,7 +167,7 @@ impl Filter {
     fn conditions(&self) -> Conditions {
         let mut conditions = Conditions::new();
         conditions.and("agent_id = ?", self.agent_id.as_deref());
-        // The second half is what the partial index asks for.
+        // The second half makes the partial index applicable.
         let rare = self.decision.is_some_and(|outcome| outcome != Outcome::Allow);
         let decision = if rare { "decision = ? AND decision <> 'allow'" } else { "decision = ?" };
         conditions.and(decision, self.decision.map(Outcome::as_str));

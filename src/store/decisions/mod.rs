@@ -61,8 +61,8 @@ pub fn insert(tx: &Tx<'_>, seq: i64, decision: &Decision) -> Result<(), Error> {
     decision_counts::add(tx, decision)
 }
 
-/// Reads a decision; `from` is its `seq` column. A column that no decision of ours
-/// can hold is an error.
+/// Reads a decision; `from` is its `seq` column. A value the gateway would never have written
+/// is an error.
 pub(crate) fn from_row(row: &Row<'_>, from: usize) -> rusqlite::Result<Decision> {
     Ok(Decision {
         id: row.get(from + 1)?,
@@ -91,8 +91,8 @@ pub(crate) fn from_row(row: &Row<'_>, from: usize) -> rusqlite::Result<Decision>
     })
 }
 
-/// The same without copying, and without judging: for the verifier, which compares
-/// what is stored with what was hashed.
+/// The same without copying or validating: for the verifier, which compares what is stored
+/// with what was hashed.
 pub(crate) fn recorded_from_row<'a>(row: &'a Row<'_>, from: usize) -> rusqlite::Result<Recorded<'a>> {
     let text = |column: usize| -> rusqlite::Result<&'a str> { Ok(row.get_ref(from + column)?.as_str()?) };
     let optional = |column: usize| -> rusqlite::Result<Option<&'a str>> {
@@ -130,7 +130,7 @@ pub fn find(connection: &Connection, id: &str) -> Result<Option<Decision>, Error
     find_where(connection, "id = ?1", [id])
 }
 
-/// Finds what an agent's request was answered before.
+/// Finds the earlier decision on an agent's repeated request.
 pub fn find_by_request(
     connection: &Connection,
     agent_id: &str,
@@ -150,7 +150,7 @@ fn find_where<P: rusqlite::Params>(
         .map_err(Error::cannot("find a decision"))
 }
 
-/// When an agent last asked.
+/// The time of an agent's last decision.
 pub fn last_of_agent(connection: &Connection, agent_id: &str) -> Result<Option<String>, Error> {
     connection
         .prepare_cached("SELECT created_at FROM decisions WHERE agent_id = ?1 ORDER BY seq DESC LIMIT 1")

@@ -1,13 +1,13 @@
-//! The schema's history: ordered steps, embedded in the program.
+//! Schema migrations: ordered steps, embedded in the program.
 //!
 //! # Compatibility
-//! Steps are never edited once released: each is recorded with the SHA-256 of its
-//! text, and a database whose records differ is refused, as is one that is newer
-//! than the program. `user_version` holds the number of steps applied.
+//! A released step is never edited. Each is recorded with the SHA-256 of its text, and a
+//! database whose records differ is refused, as is one newer than the program.
+//! `user_version` holds the number of applied steps.
 //!
 //! # Atomicity
-//! A step is one transaction with its record and the version; a step that fails,
-//! or that tries to end the transaction itself, leaves the database as it was.
+//! A step, its record and the version are one transaction. A step that fails, or tries to
+//! end the transaction itself, leaves the database unchanged.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,13 +19,13 @@ use crate::domain::canon::Hash;
 use crate::domain::time::Timestamp;
 use crate::store::error::Refusal;
 
-/// What `PRAGMA application_id` says of the gateway's databases: "AEGS".
+/// The `PRAGMA application_id` of the gateway's databases: "AEGS".
 pub const APPLICATION_ID: i32 = 0x4145_4753;
 
 /// One step.
 #[derive(Debug, Clone, Copy)]
 pub struct Migration {
-    /// Its name, for people.
+    /// A descriptive name.
     pub name: &'static str,
     /// Its statements.
     pub sql: &'static str,
@@ -62,45 +62,45 @@ fn number_of(migrations: &[Migration]) -> u32 {
 }
 
 impl Migration {
-    /// The checksum that is recorded. Line ends do not count, so that a checkout
-    /// on another system is the same step.
+    /// The recorded checksum. It ignores the line-ending style, so that a checkout on another
+    /// system is the same step.
     fn sha256(&self) -> String {
         Hash::of(self.sql.replace("\r\n", "\n").as_bytes()).to_string()
     }
 }
 
-/// Checks that `connection` is a database of this program at a version that this
-/// program knows, with an unchanged history; returns that version. Changes nothing.
+/// Checks that `connection` is a database of this program, at a known version and with an
+/// unchanged history; returns that version. Changes nothing.
 pub fn check(connection: &Connection) -> Result<u32, Refusal> {
     check_against(connection, MIGRATIONS)
 }
 
-/// Applies every step that is missing; returns the version it began with.
+/// Applies all missing steps; returns the version before.
 pub fn migrate(connection: &mut Connection, now: Timestamp) -> Result<u32, Refusal> {
     migrate_to(connection, MIGRATIONS, now)
 }
 
-/// On one view: between two reads another program may apply a step.
+/// Reads in one transaction: another program may apply a step between two reads.
 fn check_against(connection: &Connection, migrations: &[Migration]) -> Result<u32, Refusal> {
-    let look = Refusal::sqlite("read the database's schema");
+    let cannot_read = Refusal::sqlite("read the database's schema");
     let view = connection.is_autocommit().then(|| connection.unchecked_transaction()).transpose();
-    let view = view.map_err(&look)?;
+    let view = view.map_err(&cannot_read)?;
     let version = check_view(connection, migrations)?;
     if let Some(view) = view {
-        view.finish().map_err(&look)?;
+        view.finish().map_err(&cannot_read)?;
     }
     Ok(version)
 }
 
 fn check_view(connection: &Connection, migrations: &[Migration]) -> Result<u32, Refusal> {
-    let look = Refusal::sqlite("read the database's schema");
+    let cannot_read = Refusal::sqlite("read the database's schema");
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (application, version) =
-        (pragma("application_id").map_err(&look)?, pragma("user_version").map_err(&look)?);
+        (pragma("application_id").map_err(&cannot_read)?, pragma("user_version").map_err(&cannot_read)?);
     if application != i64::from(APPLICATION_ID) {
         return Err(Refusal::new(
             format!("the database belongs to another program (application_id {application})"),
-            "set AEGIS_DB_PATH to a database of the gateway's own, or restore a backup in its place",
+            "set AEGIS_DB_PATH to a database of the gateway, or restore a backup in its place",
         ));
     }
     let latest = number_of(migrations);
@@ -110,7 +110,7 @@ fn check_view(connection: &Connection, migrations: &[Migration]) -> Result<u32, 
             "start the program version that wrote it, or restore a backup that this one can read",
         ));
     }
-    let recorded = recorded(connection).map_err(&look)?;
+    let recorded = recorded(connection).map_err(&cannot_read)?;
     let version = u32::try_from(version).ok().filter(|version| *version as usize == recorded.len());
     let Some(version) = version.filter(|version| *version > 0) else {
         return Err(Refusal::damaged(format!(
@@ -137,18 +137,18 @@ fn recorded(connection: &Connection) -> rusqlite::Result<Vec<(i64, String)>> {
     rows.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
 }
 
-/// Makes the schema in an empty database.
+/// Creates the schema in an empty database.
 pub fn create(connection: &mut Connection, now: Timestamp) -> Result<(), Refusal> {
     create_with(connection, MIGRATIONS, now)
 }
 
-/// The same as the steps up to `version` make it.
+/// Creates the schema as of `version`.
 pub(super) fn create_at(connection: &mut Connection, version: u32, now: Timestamp) -> Result<(), Refusal> {
     create_with(connection, &MIGRATIONS[..version as usize], now)
 }
 
 fn create_with(connection: &mut Connection, migrations: &[Migration], now: Timestamp) -> Result<(), Refusal> {
-    let cannot = Refusal::sqlite("make a new database");
+    let cannot = Refusal::sqlite("create a new database");
     connection.pragma_update(None, "application_id", APPLICATION_ID).map_err(&cannot)?;
     connection
         .execute_batch(
@@ -172,7 +172,7 @@ fn migrate_to(connection: &mut Connection, migrations: &[Migration], now: Timest
     Ok(before)
 }
 
-/// Applies one step, unless somebody else just did.
+/// Applies one step, unless another program has just done so.
 fn apply(
     connection: &mut Connection,
     migrations: &[Migration],
@@ -180,7 +180,7 @@ fn apply(
     now: Timestamp,
 ) -> Result<(), Refusal> {
     let step = &migrations[index];
-    // Has no effect inside a transaction, so it comes before.
+    // This pragma has no effect inside a transaction, so it comes first.
     let foreign_keys = |connection: &Connection, on: bool| {
         connection
             .pragma_update(None, "foreign_keys", on)
@@ -195,7 +195,7 @@ fn apply(
     applied.map_err(|error| {
         Refusal::new(
             format!("cannot apply schema step {} ({}): {error}", index + 1, step.name),
-            "the database is as it was; start the program version that ran before and report this",
+            "the database is unchanged; start the previous program version and report this",
         )
     })
 }
@@ -209,9 +209,9 @@ fn apply_in_transaction(
     let in_step = Arc::new(AtomicBool::new(false));
     connection.authorizer(Some(deny_transaction_statements(Arc::clone(&in_step))))?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let there =
+    let already_applied =
         transaction.query_row("SELECT 1 FROM schema_migrations WHERE n = ?1", [n], |_| Ok(())).optional()?;
-    if there.is_some() {
+    if already_applied.is_some() {
         return Ok(());
     }
     in_step.store(true, Ordering::Relaxed);
@@ -225,12 +225,12 @@ fn apply_in_transaction(
     transaction.pragma_update(None, "user_version", n)?;
     let dangling = transaction.query_row("PRAGMA foreign_key_check", [], |_| Ok(())).optional()?;
     if dangling.is_some() {
-        return Err("it leaves a reference to a row that is not there".into());
+        return Err("it leaves a reference to a missing row".into());
     }
     Ok(transaction.commit()?)
 }
 
-/// A step that could commit half of itself would not be one transaction.
+/// A step that could commit halfway would not be atomic.
 fn deny_transaction_statements(
     in_step: Arc<AtomicBool>,
 ) -> impl FnMut(AuthContext<'_>) -> Authorization + Send + 'static {

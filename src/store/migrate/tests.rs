@@ -134,7 +134,7 @@ fn a_step_that_fails_or_ends_the_transaction_leaves_nothing() {
         "CREATE TABLE half (x); SAVEPOINT s",
         "CREATE TABLE half (x); RELEASE s",
         "CREATE TABLE half (x); INSERT INTO t VALUES (2); INSERT OR ROLLBACK INTO t VALUES (2)",
-        // A reference to a row that is not there.
+        // A reference to a missing row.
         "CREATE TABLE half (t_id INTEGER REFERENCES t (id)); INSERT INTO half VALUES (99)",
     ] {
         let made = made(&[FIRST]);
@@ -174,7 +174,7 @@ fn a_check_amid_a_migration_sees_one_state() {
     let mut other = made.open();
     let mut migrated = false;
     let mut reader = connection::reader(&made.path).expect("it opens");
-    // The other connection migrates when this one is about to read the records.
+    // The other connection migrates just before this one reads the records.
     let migrate_meanwhile = move |context: AuthContext<'_>| {
         if let AuthAction::Read { table_name: "schema_migrations", .. } = context.action
             && !std::mem::replace(&mut migrated, true)
@@ -208,7 +208,7 @@ fn a_kill_before_the_commit_leaves_the_version_before() {
     let made = made(&[FIRST]);
     let copy = made.folder.path().join("killed.db");
     let mut connection = made.open();
-    // Pages go to the log before the commit.
+    // A small cache, so that pages spill to the log before the commit.
     connection.pragma_update(None, "cache_size", 5).expect("configured");
     let (from, to) = (made.path.clone(), copy.clone());
     let as_killed = move || {
@@ -269,7 +269,7 @@ fn a_database_of_any_earlier_schema_becomes_the_same_as_a_new_one() {
         assert_eq!(check(&connection), Ok(latest()));
         assert_eq!(schema::difference(&connection, latest()), Ok(None), "from {version}");
         let agents = connection.query_row("SELECT count(*) FROM agents", [], |row| row.get::<_, i64>(0));
-        assert_eq!(agents, Ok(1), "what was there is there");
+        assert_eq!(agents, Ok(1), "existing rows are kept");
     }
 }
 
