@@ -76,6 +76,7 @@
 //! | an error a caller can see | a variant of [`service::Error`]; the compiler shows the status map |
 //! | a setting | `config.rs`, and the README's table |
 //! | the receipt's members | a new format version beside the old one, and a new golden file |
+//! | what a chain says of a restore | `domain/restore.rs`, which a start writes by and the verifier reads by |
 
 pub mod backup;
 pub mod clock;
