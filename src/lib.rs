@@ -76,6 +76,7 @@
 //! | an error a caller can see | a variant of [`service::Error`]; the compiler points to the status map |
 //! | a setting | a line of `config/settings.rs`, where `config/mod.rs` reads and shows it, and the README's table |
 //! | the receipt's members | a new format version beside the old one, and a new golden file |
+//! | what a chain says of a restore | `domain/restore.rs`, which a start writes by and the verifier reads by |
 
 pub mod backup;
 pub mod clock;

@@ -17,7 +17,7 @@ use crate::domain::time::Timestamp;
 use crate::entropy;
 use crate::evidence::Summary;
 use crate::evidence::manifest::{
-    self, BackupFile, Check, FORMAT_VERSION, Head, Position, Previous, Program, RESTORES_MAX,
+    self, BackupFile, Check, FORMAT_VERSION, Head, Previous, Program, RESTORES_MAX,
 };
 use crate::store::error::Error as StoreError;
 use crate::store::{Stopping, chain, connection, files, schema};
@@ -81,10 +81,7 @@ pub(super) fn describe(
             receipt_hash: state.head.receipt_hash,
             ts: state.head.ts.map(|ts| ts.to_string()),
         },
-        restores: restores
-            .into_iter()
-            .map(|restore| Position { seq: restore.seq, receipt_hash: restore.receipt_hash })
-            .collect(),
+        restores: restores.into_iter().map(|recorded| recorded.at).collect(),
         previous_manifest,
         checks: checks(schema, copied.steps),
     })

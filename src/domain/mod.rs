@@ -18,6 +18,7 @@ pub mod policy;
 pub mod receipt;
 pub mod record;
 pub mod replay;
+pub mod restore;
 pub mod signature;
 pub mod time;
 pub mod tool;

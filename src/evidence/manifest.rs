@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::canon::Hash;
 use crate::domain::json::{self, Json};
+use crate::domain::restore::Position;
 use crate::domain::time::Timestamp;
 use crate::store::files;
 
@@ -90,15 +91,6 @@ pub struct Head {
     pub receipt_hash: String,
     /// When it was made.
     pub ts: Option<String>,
-}
-
-/// One receipt, by where it stands and what it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Position {
-    /// Its position.
-    pub seq: i64,
-    /// Its hash.
-    pub receipt_hash: String,
 }
 
 /// The manifest before.

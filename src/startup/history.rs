@@ -7,15 +7,14 @@
 use std::path::Path;
 
 use rusqlite::Connection;
-use serde_json::json;
 
 use crate::domain::audit::{Event, EventType};
 use crate::domain::canon::Hash;
 use crate::domain::receipt::EMPTY_HEAD;
+use crate::domain::restore::{Cause, Departure, Position, TOOL};
 use crate::domain::time::Timestamp;
 use crate::entropy;
-use crate::evidence::manifest::Position;
-use crate::evidence::witness::verdict::{Departure, Pin, Verdict};
+use crate::evidence::witness::verdict::{Pin, Verdict};
 use crate::evidence::witness::{self, Judged, Witness, Witnesses};
 use crate::store::chain::{self, State};
 use crate::store::error::Refusal;
@@ -31,25 +30,6 @@ pub(super) struct Restored<'a> {
     pub(super) fresh: bool,
     /// One began to: the head that the copy came with.
     pub(super) head: Option<&'a str>,
-}
-
-/// Why a chain goes on from a head that may not be its newest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Cause {
-    /// A backup was put in the database's place.
-    Restore,
-    /// The operator accepts that later receipts are lost.
-    AcceptedRollback,
-}
-
-impl Cause {
-    /// The receipt's `action` and `decision`.
-    fn words(self) -> (&'static str, &'static str) {
-        match self {
-            Cause::Restore => ("restore", "restored"),
-            Cause::AcceptedRollback => ("accept_rollback", "rollback_accepted"),
-        }
-    }
 }
 
 /// A chain that goes on from a restored or an earlier head, which it is to record.
@@ -104,8 +84,7 @@ pub(super) fn judge_missing(
     if !accepts(options, &head) {
         return Err(missing(database, known));
     }
-    let known = known
-        .map(|witness| Position { seq: witness.pin.seq, receipt_hash: witness.pin.receipt_hash.clone() });
+    let known = known.map(|witness| witness.pin.position());
     let departure = Departure { head, known, left: Vec::new() };
     Ok(Some(Return { cause: Cause::AcceptedRollback, departure }))
 }
@@ -134,10 +113,7 @@ fn accepts(options: &Options<'_>, head: &Position) -> bool {
 
 /// What the chain leaves behind when it goes on from `head`.
 fn departure(head: &Position, behind: &[&Judged<'_>]) -> Departure {
-    let position = |one: &&Judged<'_>| Position {
-        seq: one.witness.pin.seq,
-        receipt_hash: one.witness.pin.receipt_hash.clone(),
-    };
+    let position = |one: &&Judged<'_>| one.witness.pin.position();
     let is_later = |one: &&&Judged<'_>| one.witness.pin.seq > head.seq;
     let known = newest(behind).filter(|one| is_later(&one)).map(|one| position(&one));
     let mut left: Vec<Position> = behind.iter().filter(|one| !is_later(one)).map(position).collect();
@@ -163,8 +139,7 @@ fn foreign<'a, 'w>(
         return Ok(None);
     }
     let own = chain::restores(content, u32::MAX)?;
-    let is_own =
-        |at: &Position| own.iter().any(|own| (own.seq, &own.receipt_hash) == (at.seq, &at.receipt_hash));
+    let is_own = |at: &Position| own.iter().any(|own| own.at == *at);
     Ok(within.into_iter().find(|one| !one.left_by_restore(is_own)))
 }
 
@@ -203,15 +178,15 @@ impl Return {
     pub(super) fn record(self, store: &Store, now: Timestamp) -> Result<(), Refusal> {
         let random = Refusal::io("draw random bits for", store.path());
         let (nonce, id) = (entropy::hex::<8>().map_err(&random)?, entropy::uuid(now).map_err(&random)?);
-        let (action, _) = self.cause.words();
-        log::warn!("the chain goes on from another head, and records it as {action}: {}", self.departure);
+        let (action, resource) = (self.cause.action(), self.departure.to_string());
+        log::warn!("the chain goes on from another head, and records it as {action}: {resource}");
+        let details = serde_json::to_value(&self.departure).expect("numbers and text");
         store.write(move |tx| {
             let at = receipts::next_time(tx, now);
-            let mut event = Event::new(id, EventType::Restore, &self.details(), at);
+            let mut event = Event::new(id, EventType::Restore, &details, at);
             let event_hash = Hash::of(event.event_json.as_bytes()).to_string();
-            let receipt =
-                receipts::append(tx, &self.entry(&nonce, &self.departure.to_string(), &event_hash), at)?;
-            event.action = Some(self.cause.words().0.to_owned());
+            let receipt = receipts::append(tx, &self.entry(&nonce, &resource, &event_hash), at)?;
+            event.action = Some(action.to_owned());
             event.resource = Some(receipt.event_id);
             event.output_hash = Some(event_hash);
             audit::insert(tx, &event)
@@ -219,29 +194,19 @@ impl Return {
         Ok(())
     }
 
-    fn details(&self) -> serde_json::Value {
-        let position = |at: &Position| json!({ "seq": at.seq, "receipt_hash": at.receipt_hash });
-        json!({
-            "head": position(&self.departure.head),
-            "known": self.departure.known.as_ref().map(position),
-            "left": self.departure.left.iter().map(position).collect::<Vec<_>>(),
-        })
-    }
-
     /// The receipt's members. Its `action_hash` is the hash of the audit event's text.
     fn entry<'a>(&self, nonce: &'a str, resource: &'a str, event_hash: &'a str) -> Entry<'a> {
-        let (action, decision) = self.cause.words();
         Entry {
             nonce,
             agent_id: None,
             user_id: None,
             run_id: None,
             trace_id: None,
-            tool: "restore",
-            action,
+            tool: TOOL,
+            action: self.cause.action(),
             resource: Some(resource),
             source_trust: "unknown",
-            decision,
+            decision: self.cause.decision(),
             approver: None,
             action_hash: Some(event_hash),
             decision_id: None,

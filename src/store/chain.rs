@@ -3,6 +3,8 @@
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
+use crate::domain::restore::{Cause, Position, TOOL};
+
 use super::error::Error;
 use super::receipts::{self, Head};
 
@@ -70,29 +72,30 @@ pub fn last_seq(connection: &Connection) -> Result<i64, Error> {
 
 /// A receipt that records a restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Restore {
-    /// Its position.
-    pub seq: i64,
-    /// Its hash.
-    pub receipt_hash: String,
+pub struct Recorded {
+    /// The receipt.
+    pub at: Position,
     /// What was restored, and what was known of the chain at the time.
     pub resource: String,
 }
 
 /// The newest `limit` receipts that record a restore, newest first. They have no decision,
 /// so no agent's call can forge one.
-pub fn restores(connection: &Connection, limit: u32) -> Result<Vec<Restore>, Error> {
-    const SELECT: &str = "SELECT seq, receipt_hash, resource FROM receipts \
-         WHERE tool = 'restore' AND decision_id IS NULL \
-         AND (action, decision) IN (VALUES ('restore', 'restored'), ('accept_rollback', 'rollback_accepted')) \
-         ORDER BY seq DESC LIMIT ?1";
+pub fn restores(connection: &Connection, limit: u32) -> Result<Vec<Recorded>, Error> {
+    let causes = Cause::ALL.map(|cause| format!("('{}', '{}')", cause.action(), cause.decision()));
+    let select = format!(
+        "SELECT seq, receipt_hash, resource FROM receipts WHERE tool = '{TOOL}' AND decision_id IS NULL \
+         AND (action, decision) IN (VALUES {}) ORDER BY seq DESC LIMIT ?1",
+        causes.join(", ")
+    );
     connection
-        .prepare_cached(SELECT)
+        .prepare_cached(&select)
         .and_then(|mut rows| {
-            let restore = |row: &Row<'_>| {
-                Ok(Restore { seq: row.get(0)?, receipt_hash: text(row, 1)?, resource: text(row, 2)? })
+            let recorded = |row: &Row<'_>| {
+                let at = Position { seq: row.get(0)?, receipt_hash: text(row, 1)? };
+                Ok(Recorded { at, resource: text(row, 2)? })
             };
-            rows.query_map([limit], restore)?.collect()
+            rows.query_map([limit], recorded)?.collect()
         })
         .map_err(Error::cannot("find the chain's restores"))
 }

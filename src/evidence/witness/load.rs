@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use crate::domain::canon::Hash;
 use crate::domain::time::Timestamp;
-use crate::evidence::manifest::{self, Manifest, Position, RESTORES_MAX, SUFFIX};
+use crate::evidence::manifest::{self, Manifest, RESTORES_MAX, SUFFIX};
 use crate::evidence::source::{self, SourceError};
 use crate::store::chain::{self, State};
 use crate::store::error::Error;
@@ -170,10 +170,7 @@ fn pin(connection: &Connection) -> Result<Pin, Error> {
     let state = State::load(&view)?;
     let restores = chain::restores(&view, RESTORES_MAX)?;
     view.finish().map_err(Error::cannot("end a read"))?;
-    let restores = restores
-        .into_iter()
-        .map(|restore| Position { seq: restore.seq, receipt_hash: restore.receipt_hash })
-        .collect();
+    let restores = restores.into_iter().map(|recorded| recorded.at).collect();
     Ok(Pin {
         chain_id: state.chain_id,
         genesis_hash: state.genesis_hash,

@@ -15,15 +15,16 @@ use std::path::PathBuf;
 use rusqlite::Connection;
 
 use crate::domain::canon::Hash;
+use crate::domain::restore::{Position, Restore};
 use crate::domain::time::Timestamp;
 use crate::store::chain;
 use crate::store::error::Error;
 
 use super::database::{self, Extent};
-use super::manifest::{BackupFile, Position, Previous};
+use super::manifest::{BackupFile, Previous};
 use super::{Observer, Summary};
 pub use altered::Altered;
-use verdict::{Chain, Overall, Pin, Restore, Standing, Verdict};
+use verdict::{Chain, Overall, Pin, Standing, Verdict};
 
 /// One witness.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,9 +127,7 @@ impl Report<'_> {
     pub fn of_backup(mut self) -> Self {
         if self.seen_seq() == Some(self.head_seq) {
             let own = &self.restores;
-            let is_own = |at: &Position| {
-                own.iter().any(|own| (own.seq, &own.receipt_hash) == (at.seq, &at.receipt_hash))
-            };
+            let is_own = |at: &Position| own.iter().any(|own| own.at == *at);
             let later = self
                 .judged
                 .iter_mut()
@@ -206,7 +205,7 @@ fn judge_view<'w>(connection: &Connection, witnesses: &'w Witnesses) -> Result<R
 
 fn restores(connection: &Connection) -> Result<Vec<Restore>, Error> {
     let found = chain::restores(connection, u32::MAX)?;
-    let restore = |found: chain::Restore| Restore::parse(found.seq, &found.receipt_hash, &found.resource);
+    let restore = |found: chain::Recorded| Restore::parse(found.at, &found.resource);
     Ok(found.into_iter().filter_map(restore).collect())
 }
 

@@ -1,8 +1,6 @@
 //! What one witness says of a chain, and all of them together. Pure: no files, no SQL.
 
-use std::fmt;
-
-use crate::evidence::manifest::Position;
+use crate::domain::restore::{Position, Restore};
 
 /// What a witness knows: the history that ends with one receipt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +20,11 @@ pub struct Pin {
 }
 
 impl Pin {
+    /// The newest receipt.
+    pub fn position(&self) -> Position {
+        Position { seq: self.seq, receipt_hash: self.receipt_hash.clone() }
+    }
+
     /// Whether this is of the chain. The id alone is not covered by any hash; the first
     /// receipt is, and no two chains share it.
     pub fn is_of(&self, chain_id: &str, genesis_hash: Option<&str>) -> bool {
@@ -52,85 +55,16 @@ pub struct Standing {
     pub receipt_hash: String,
 }
 
-/// Where a chain went on from, and what it left: the `resource` of the receipt that
-/// records a restore, `head:SEQ:HASH known:SEQ:HASH|none[ left:SEQ:HASH,...]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Departure {
-    /// The head it went on from.
-    pub head: Position,
-    /// The newest head beyond it that a witness knew.
-    pub known: Option<Position>,
-    /// Heads of other branches that witnesses knew, none of them beyond it.
-    pub left: Vec<Position>,
-}
-
-impl fmt::Display for Departure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "head:{}:{}", self.head.seq, self.head.receipt_hash)?;
-        match &self.known {
-            Some(known) => write!(f, " known:{}:{}", known.seq, known.receipt_hash)?,
-            None => f.write_str(" known:none")?,
-        }
-        for (index, left) in self.left.iter().enumerate() {
-            let before = if index == 0 { " left:" } else { "," };
-            write!(f, "{before}{}:{}", left.seq, left.receipt_hash)?;
-        }
-        Ok(())
-    }
-}
-
-impl Departure {
-    /// Reads what `Display` writes.
-    pub fn parse(text: &str) -> Option<Self> {
-        let position = |text: &str| {
-            let (seq, hash) = text.split_once(':')?;
-            Some(Position { seq: seq.parse().ok()?, receipt_hash: hash.to_owned() })
-        };
-        let mut parts = text.split(' ');
-        let head = position(parts.next()?.strip_prefix("head:")?)?;
-        let known = match parts.next()?.strip_prefix("known:")? {
-            "none" => None,
-            known => Some(position(known)?),
-        };
-        let left = match parts.next() {
-            Some(left) => left.strip_prefix("left:")?.split(',').map(position).collect::<Option<_>>()?,
-            None => Vec::new(),
-        };
-        parts.next().is_none().then_some(Departure { head, known, left })
-    }
-}
-
-/// A recorded restore, as far as it acknowledges that the chain left another branch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Restore {
-    /// Position of the receipt that records it: the first one of the new branch.
-    pub seq: i64,
-    /// Its hash.
-    pub receipt_hash: String,
-    /// Position of the newest head that was known then; `None` where none was.
-    pub known_seq: Option<i64>,
-    /// Heads of other branches, none of them beyond it, that were known then.
-    pub left: Vec<Position>,
-}
-
 impl Restore {
-    /// Reads the [`Departure`] in the receipt at `seq`; `None` for what does not say that
-    /// it follows the restored head.
-    pub fn parse(seq: i64, receipt_hash: &str, resource: &str) -> Option<Self> {
-        let Departure { head, known, left } = Departure::parse(resource)?;
-        let known_seq = known.map(|known| known.seq);
-        (head.seq == seq - 1).then(|| Restore { seq, receipt_hash: receipt_hash.to_owned(), known_seq, left })
-    }
-
     /// Whether this very witness was known, and left.
     fn names(&self, pin: &Pin) -> bool {
-        self.left.iter().any(|left| (left.seq, &left.receipt_hash) == (pin.seq, &pin.receipt_hash))
+        self.left.contains(&pin.position())
     }
 
     /// Whether the witness's branch is one that this restore left, and that was known:
     /// it does not hold the restore itself, and ends no later than the newest known head.
     fn covers(&self, pin: &Pin, common: i64) -> bool {
-        self.seq > common && self.seq <= pin.seq && self.known_seq.is_some_and(|known| pin.seq <= known)
+        self.at.seq > common && self.at.seq <= pin.seq && self.known_seq.is_some_and(|known| pin.seq <= known)
     }
 }
 
@@ -179,7 +113,7 @@ impl Verdict {
 /// What a witness of `chain` says, where `found` stands at its position.
 pub fn judge(pin: &Pin, chain: &Chain, found: Option<&Standing>) -> Verdict {
     if let Some(restore) = chain.restores.iter().find(|restore| restore.names(pin)) {
-        return Verdict::Acknowledged { restored_at: restore.seq };
+        return Verdict::Acknowledged { restored_at: restore.at.seq };
     }
     if let (Some(pinned), Some(first)) = (&pin.genesis_hash, &chain.genesis_hash)
         && pinned != first
@@ -203,12 +137,10 @@ pub fn judge(pin: &Pin, chain: &Chain, found: Option<&Standing>) -> Verdict {
 
 fn acknowledged(pin: &Pin, chain: &Chain) -> Option<Verdict> {
     // Hashes are chained: with the newest restore that both hold, both hold all before it.
-    let is_common = |restore: &&Restore| {
-        pin.restores.iter().any(|own| own.seq == restore.seq && own.receipt_hash == restore.receipt_hash)
-    };
-    let common = chain.restores.iter().filter(is_common).map(|restore| restore.seq).max().unwrap_or(0);
+    let is_common = |restore: &&Restore| pin.restores.contains(&restore.at);
+    let common = chain.restores.iter().filter(is_common).map(|restore| restore.at.seq).max().unwrap_or(0);
     let covering = chain.restores.iter().filter(|restore| restore.covers(pin, common));
-    covering.map(|restore| Verdict::Acknowledged { restored_at: restore.seq }).next()
+    covering.map(|restore| Verdict::Acknowledged { restored_at: restore.at.seq }).next()
 }
 
 /// The whole of a verification against witnesses.
@@ -283,8 +215,7 @@ mod tests {
 
     fn chain(head_seq: i64, restores: &[(i64, Option<i64>)]) -> Chain {
         let restore = |&(seq, known_seq): &(i64, Option<i64>)| Restore {
-            seq,
-            receipt_hash: format!("restore {seq}"),
+            at: Position { seq, receipt_hash: format!("restore {seq}") },
             known_seq,
             left: Vec::new(),
         };
@@ -366,25 +297,6 @@ mod tests {
         later.restores[0].receipt_hash = "a restore on its own branch".into();
         let acknowledged = Verdict::Acknowledged { restored_at: 3 };
         assert_eq!(judge(&later, &chain(9, &[(3, Some(9))]), found.as_ref()), acknowledged);
-    }
-
-    #[test]
-    fn the_resource_of_a_restore_is_read_and_anything_else_acknowledges_nothing() {
-        let parsed = |resource| Restore::parse(5, "h", resource).map(|restore| restore.known_seq);
-        assert_eq!(parsed("head:4:aa known:9:bb"), Some(Some(9)));
-        assert_eq!(parsed("head:4:aa known:none"), Some(None));
-        for wrong in [
-            "",
-            "head:4:aa",
-            "head:3:aa known:9:bb",
-            "head:5:aa known:9:bb",
-            "head:x:aa known:9:bb",
-            "head:4:aa known:x:bb",
-            "head:4:aa known:9",
-            "known:9:bb head:4:aa",
-        ] {
-            assert_eq!(parsed(wrong), None, "{wrong}");
-        }
     }
 
     #[test]

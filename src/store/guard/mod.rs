@@ -75,7 +75,7 @@ pub enum LogPlan {
 /// What was found at the database's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// Nothing: a new database may be made.
+    /// Nothing: a new database may be made, where none is missed.
     Missing {
         /// A gateway ran on a file of this name before.
         ran_before: bool,
