@@ -1,7 +1,7 @@
-//! Whether a finished copy is good: opened as nobody's file, by itself.
+//! Checks a finished copy, opened on its own and immutable.
 //!
-//! The checks run side by side, on threads that rest while there is traffic: they cost as
-//! much time as the copy, and no answer may wait for them.
+//! The checks run in parallel, on threads that pause while there is traffic: they take as
+//! long as the copy, and no request may wait for them.
 
 use std::fs;
 use std::io::{self, Read};
@@ -18,14 +18,14 @@ use crate::store::{Background, Turn, connection, migrate};
 
 use super::{Error, cannot};
 
-/// The threads beside those that verify the chain: one for the pages, one for the digest.
+/// Threads besides those that verify the chain: one for the pages, one for the digest.
 const OTHER_CHECKS: usize = 2;
 
-/// How long the steps of a backup took. The last three are the price of knowing that
-/// the copy is good; they run side by side.
+/// Duration of each step of a backup. The last three are the cost of verifying the copy;
+/// they run in parallel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Steps {
-    /// `VACUUM INTO`, syncs included.
+    /// `VACUUM INTO`, including syncs.
     pub copy: Duration,
     /// Checking every page and index.
     pub pages: Duration,
@@ -35,7 +35,7 @@ pub struct Steps {
     pub digest: Duration,
 }
 
-/// What is known of a copy that passed.
+/// The results for a copy that passed.
 pub(super) struct Checked {
     pub(super) chain: Summary,
     pub(super) schema_version: u32,
@@ -44,7 +44,7 @@ pub(super) struct Checked {
     pub(super) steps: Steps,
 }
 
-/// Syncs the copy, and checks its schema, every page, and the whole chain.
+/// Syncs the copy, then checks its schema, every page and the whole chain.
 pub(super) fn check(path: &Path, background: &Background) -> Result<Checked, Error> {
     let background = &background.shared_by(OTHER_CHECKS + parallel::threads());
     sync(path)?;
@@ -62,10 +62,10 @@ pub(super) fn check(path: &Path, background: &Background) -> Result<Checked, Err
     })
 }
 
-/// A check that runs, its result and how long it took.
+/// A running check, which returns its result and how long it took.
 type Task<'scope, T> = ScopedJoinHandle<'scope, Result<(T, Duration), Error>>;
 
-/// Runs `task` on a thread of its own, and measures it.
+/// Runs `task` on its own thread and times it.
 fn aside<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     task: impl FnOnce() -> Result<T, Error> + Send + 'scope,
@@ -113,7 +113,7 @@ fn sync(path: &Path) -> Result<(), Error> {
     copy.sync_all().map_err(cannot("sync the copy"))
 }
 
-/// Its size and its digest.
+/// The size and digest of the file.
 fn measure(path: &Path, background: &Background) -> Result<(u64, Hash), Error> {
     let file = fs::File::open(path).map_err(cannot("open the copy"))?;
     match Hash::of_reader(Paced { file, turn: background.turn() }) {
@@ -123,7 +123,7 @@ fn measure(path: &Path, background: &Background) -> Result<(u64, Hash), Error> {
     }
 }
 
-/// A file that is read at the pace of work in the background.
+/// A file that is read at the pace of background work.
 struct Paced {
     file: fs::File,
     turn: Turn,

@@ -1,8 +1,8 @@
-//! Fetching a backup: its bytes as they were when it was opened, or an error.
+//! Fetches a backup: its bytes as they were when it was opened, or an error.
 //!
 //! Never follows a link, never leaves the folder, and never opens the live database. Never
-//! pads: a file that changes while it is read ends in an error before its last byte, so nobody
-//! takes the mixture for it.
+//! pads: if the file changes while it is read, the read fails before the last byte, so that
+//! the client cannot mistake a mixture for the backup.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -17,10 +17,10 @@ use super::Backups;
 use super::list::{Kind, names, stated_digest};
 use super::manifest::Manifest;
 
-/// Files that may be fetched at once: each takes a thread and a connection.
+/// Maximum number of concurrent fetches; each takes a thread and a connection.
 const AT_ONCE_MAX: usize = 4;
 
-/// How many files are being fetched.
+/// The number of fetches in progress.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Fetching(Arc<AtomicUsize>);
 
@@ -41,12 +41,12 @@ impl Drop for Turn {
     }
 }
 
-/// What was asked for.
+/// The outcome of a fetch request.
 #[derive(Debug)]
 pub enum Fetch {
     /// There is no such file.
     Missing,
-    /// Too many are being fetched.
+    /// Too many fetches are in progress.
     Busy,
     /// The file.
     Opened(Opened),
@@ -59,24 +59,24 @@ pub struct Opened {
     pub kind: Kind,
     /// Its size.
     pub bytes: u64,
-    /// The digest that its manifest states, where it fits the file.
+    /// The digest that its manifest states, if the manifest fits the file.
     pub sha256: Option<Hash>,
     /// Its content.
     pub content: Content,
 }
 
-/// A file's bytes, exactly as many as it had when it was opened.
+/// A file's bytes, exactly as many as the file had when it was opened.
 #[derive(Debug)]
 pub struct Content {
     file: File,
-    /// Its size and when it was written, as it was opened.
+    /// Size and modification time when it was opened.
     opened: (u64, SystemTime),
     left: u64,
     _turn: Turn,
 }
 
 impl Backups {
-    /// Opens a backup, or a side file of one.
+    /// Opens a backup or one of its side files.
     pub fn fetch(&self, name: &str) -> io::Result<Fetch> {
         let Some(kind) = Kind::of(name) else { return Ok(Fetch::Missing) };
         let Some(file) = self.open(name)? else { return Ok(Fetch::Missing) };

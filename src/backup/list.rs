@@ -1,5 +1,5 @@
-//! Which backups there are. Looks at names, sizes and manifests, and of what has no manifest
-//! at its first bytes; never follows a link, and never opens the live database.
+//! Lists the backups. Reads names, sizes and manifests, and the first bytes of files without
+//! a manifest. Never follows a link, and never opens the live database.
 
 use std::fs::{self, DirEntry};
 use std::io::{self, Read};
@@ -14,24 +14,23 @@ use super::Backups;
 use super::manifest::{BYTES_MAX, DIGEST_SUFFIX, Manifest, SUFFIX};
 use super::name::BackupName;
 
-/// A backup in the folder, or the one that is being taken.
+/// A backup in the folder, or the one in progress.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Listed {
     /// Name of the file.
     pub name: String,
     /// Size of the file, so far.
     pub bytes: u64,
-    /// When it was taken: as its manifest says, else as the file system does.
+    /// When it was taken, according to its manifest, or else the file's modification time.
     pub created_at: Timestamp,
-    /// Where its chain ends, as its manifest says.
+    /// Where its chain ends, according to its manifest.
     pub head: Option<Head>,
-    /// Whether it was checked when it was taken, and still fits that: a manifest, which is
-    /// written once the checks have passed, stands beside it and names it and its size. What
-    /// became of its content since is not looked at.
+    /// Whether it has a manifest, which is written only after the checks have passed, that
+    /// states its name and current size. Changes to its content since are not detected.
     pub verified: bool,
     /// The manifest's name.
     pub manifest: Option<String>,
-    /// How far it is, 0 to 1, where it is being taken.
+    /// Progress from 0 to 1, if it is the one in progress.
     pub progress: Option<f64>,
 }
 
@@ -44,8 +43,8 @@ pub struct Head {
     pub receipt_hash: String,
 }
 
-/// A backup is what a manifest beside it names, or what begins as a database does: the folder
-/// may hold more than backups, a token for example.
+/// A file is a backup if its manifest names it or if it starts with a database header. The
+/// folder may hold other files, such as a token.
 pub(super) fn names(manifest: &Manifest, name: &str) -> bool {
     manifest.file.name == name
 }
@@ -54,7 +53,7 @@ fn fits(manifest: &Manifest, name: &str, bytes: u64) -> bool {
     names(manifest, name) && manifest.file.bytes == bytes
 }
 
-/// What a file's name says of it.
+/// What kind of file a name denotes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A backup.
@@ -66,8 +65,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What the file of this name would be; `None` for a name that no backup and no side
-    /// file of one can have.
+    /// The kind of file with this name; `None` if neither a backup nor one of its side files
+    /// can have it.
     pub fn of(name: &str) -> Option<Self> {
         for (suffix, kind) in [(SUFFIX, Kind::Manifest), (DIGEST_SUFFIX, Kind::Digest)] {
             if let Some(stem) = stem(name, suffix) {
@@ -78,16 +77,16 @@ impl Kind {
     }
 }
 
-/// `name` without `suffix`, whose case does not matter.
+/// `name` without `suffix`, ignoring ASCII case.
 fn stem<'a>(name: &'a str, suffix: &str) -> Option<&'a str> {
     let (stem, tail) = name.split_at_checked(name.len().checked_sub(suffix.len())?)?;
     tail.eq_ignore_ascii_case(suffix).then_some(stem)
 }
 
 impl Backups {
-    /// Every backup, newest first, and before them the one that is being taken.
+    /// The backup in progress, if any, then every finished one, newest first.
     pub fn list(&self) -> io::Result<Vec<Listed>> {
-        // Looked at first: a backup that ends meanwhile is in the folder by then.
+        // Read before the folder: a backup that finishes in between is then in the folder.
         let running = self.running_now();
         let mut listed = self.list_folder()?;
         listed.sort_by(|a, b| b.created_at.cmp(&a.created_at).then_with(|| b.name.cmp(&a.name)));
@@ -99,7 +98,7 @@ impl Backups {
 
     fn list_folder(&self) -> io::Result<Vec<Listed>> {
         let entries = match fs::read_dir(&self.folder) {
-            // It is made with the first backup.
+            // The first backup creates it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries?,
         };
@@ -116,13 +115,13 @@ impl Backups {
             return Ok(None);
         }
         let metadata = match entry.metadata() {
-            // Removed since the folder was read.
+            // Removed after the folder was read.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             metadata => metadata?,
         };
         let content = self.manifest_of(&name)?;
         let manifest = content.as_deref().and_then(|content| Manifest::parse(content).ok());
-        // What its manifest names need not be opened.
+        // A file that its manifest names need not be opened.
         let is_backup = match &manifest {
             Some(manifest) if names(manifest, &name) => Some(FileId::of(&metadata)) != self.live,
             Some(_) | None => self.is_database(&name)?,
@@ -147,7 +146,7 @@ impl Backups {
         }))
     }
 
-    /// What may not be read is none.
+    /// Whether the file has a database header. A file without read permission does not count.
     fn is_database(&self, name: &str) -> io::Result<bool> {
         match self.open(name) {
             Ok(Some(file)) => header::is_database(&file),
@@ -157,8 +156,8 @@ impl Backups {
         }
     }
 
-    /// The bytes of the manifest beside a backup; `None` where there is none. Of one that is
-    /// too large, the beginning, which parses as nothing.
+    /// The bytes of a backup's manifest; `None` if it has none. An oversized manifest is cut
+    /// off, and then does not parse.
     pub(super) fn manifest_of(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
         let Some(file) = self.open(&format!("{name}{SUFFIX}"))? else { return Ok(None) };
         let mut content = Vec::new();
@@ -167,7 +166,7 @@ impl Backups {
     }
 }
 
-/// The digest that the manifest beside a backup states for it.
+/// The digest that a backup's manifest states, if the manifest fits the file.
 pub(super) fn stated_digest(manifest: Option<Manifest>, name: &str, bytes: u64) -> Option<Hash> {
     let manifest = manifest.filter(|manifest| fits(manifest, name, bytes))?;
     Hash::parse(&manifest.file.sha256)

@@ -1,9 +1,9 @@
-//! What is written beside a backup: its manifest, and its digest for `sha256sum -c`.
+//! The side files of a backup: its manifest, and its digest for `sha256sum -c`.
 //!
 //! # Invariant
-//! Both have their names, synced, before the backup has its own: whoever sees a backup
-//! sees its witness. Where the backup does not get its name, both are taken back; a kill
-//! in between leaves a manifest without a backup, which pins a history that existed.
+//! Both are published and synced before the backup is, so a visible backup always has its
+//! witness. If publishing the backup fails, both are removed. A kill in between leaves a
+//! manifest without a backup, which is harmless: the history it pins did exist.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -27,10 +27,10 @@ use super::{Error, Partial, Steps, cannot};
 
 pub use crate::evidence::manifest::{BYTES_MAX, Manifest, SUFFIX};
 
-/// What is appended to a backup's name for its digest's.
+/// Appended to a backup's name to form that of its digest.
 pub const DIGEST_SUFFIX: &str = ".sha256";
 
-/// What is known of a copy that passed its checks.
+/// The facts about a copy that passed its checks.
 pub(super) struct Copied<'a> {
     pub(super) name: &'a BackupName,
     pub(super) bytes: u64,
@@ -40,7 +40,7 @@ pub(super) struct Copied<'a> {
     pub(super) steps: Steps,
 }
 
-/// Describes the finished copy at `path`, by what stands in it.
+/// Describes the finished copy at `path` from its own content.
 pub(super) fn describe(
     path: &Path,
     folder: &Path,
@@ -87,7 +87,7 @@ pub(super) fn describe(
     })
 }
 
-/// A start would refuse a restored file without the program's triggers and indexes.
+/// Startup would reject a restored file that lacks the program's triggers and indexes.
 fn check_schema(copy: &rusqlite::Connection, version: u32) -> Result<(), Error> {
     let unsound = |what: String| Error::Unsound(what);
     match schema::difference(copy, version).map_err(|refusal| unsound(refusal.to_string()))? {
@@ -96,7 +96,7 @@ fn check_schema(copy: &rusqlite::Connection, version: u32) -> Result<(), Error> 
     }
 }
 
-/// The chain and the decisions are checked in one pass.
+/// The checks that passed. The chain and the decisions are checked in one pass.
 fn checks(schema: Duration, steps: Steps) -> Vec<Check> {
     let passed = [
         ("schema", schema),
@@ -113,17 +113,17 @@ fn checks(schema: Duration, steps: Steps) -> Vec<Check> {
     passed.map(check).into()
 }
 
-/// A manifest of the chain, as far as it says what follows what.
+/// The part of a manifest that orders it among those of its chain.
 struct Link {
     age: (i64, Option<Timestamp>),
     this: Previous,
     follows: Option<String>,
 }
 
-/// The manifest that the next one is to name: of those of the chain that no other names,
-/// the newest. Not the one that knows most: after a restore, that stays one of the branch
-/// that was left, and nobody would name those that come after it. Nor the latest alone:
-/// clocks are set back.
+/// The manifest that the next one names as its predecessor: the newest of those in the chain
+/// that no other manifest names. The one with the highest seq will not do: after a restore it
+/// belongs to the abandoned branch, and the manifests that follow the restore would go
+/// unnamed. Nor will the latest by time: clocks get set back.
 fn newest_of(folder: &Path, chain_id: &str) -> io::Result<Option<Previous>> {
     let links = links_of(folder, chain_id)?;
     let named: BTreeSet<&str> = links.iter().filter_map(|link| link.follows.as_deref()).collect();
@@ -131,7 +131,8 @@ fn newest_of(folder: &Path, chain_id: &str) -> io::Result<Option<Previous>> {
     Ok(last.max_by_key(|link| link.age).map(|link| link.this.clone()))
 }
 
-/// One that cannot be read fails no backup.
+/// The links of the chain's manifests. An unreadable manifest is skipped: it must not fail
+/// the backup.
 fn links_of(folder: &Path, chain_id: &str) -> io::Result<Vec<Link>> {
     let mut links = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -159,20 +160,20 @@ fn read_manifest(path: &Path) -> Result<(Manifest, Hash), String> {
     Ok((manifest, Hash::of(&bytes)))
 }
 
-/// The files beside a backup that have their names; taken back when this is dropped,
-/// unless the backup got its own.
+/// The published side files of a backup. Dropping this removes them, unless the backup
+/// itself has been published.
 pub(super) struct Beside {
     folder: PathBuf,
     named: Vec<PathBuf>,
 }
 
 impl Beside {
-    /// Writes both, syncs them, and gives them their names.
+    /// Writes both files, syncs them, and links them to their final names.
     pub(super) fn publish(folder: &Path, backup: &Path, manifest: &Manifest) -> Result<Self, Error> {
         let text = manifest.render().map_err(cannot("write the manifest"))?;
         let line = digest_line(&manifest.file);
         let texts = [(SUFFIX, text), (DIGEST_SUFFIX, line.into_bytes())];
-        // All is on the disk before anything has a name.
+        // Both are on disk before either has its name.
         let write = |(suffix, text): (&str, Vec<u8>)| {
             write_partial(folder, &text).map(|partial| (files::with_suffix(backup, suffix), partial))
         };
@@ -185,7 +186,7 @@ impl Beside {
         Ok(beside)
     }
 
-    /// The backup has its name: its witness stays.
+    /// Keeps the files, because the backup has been published.
     pub(super) fn keep(mut self) {
         self.named.clear();
     }
@@ -214,8 +215,8 @@ pub(super) fn write_partial(folder: &Path, text: &[u8]) -> Result<Partial, Error
     Ok(partial)
 }
 
-/// A line for `sha256sum -c`. A name with a backslash or a line end is escaped, and the
-/// line begins with a backslash to say so (GNU Coreutils, "md5sum invocation").
+/// A line for `sha256sum -c`. A backslash or line break in the name is escaped, and a
+/// leading backslash marks the line as escaped (GNU Coreutils, "md5sum invocation").
 fn digest_line(file: &BackupFile) -> String {
     let escaped = file.name.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r");
     let mark = if escaped == file.name { "" } else { "\\" };

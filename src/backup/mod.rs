@@ -1,16 +1,16 @@
-//! A backup, from the request to the file under its final name.
+//! Takes a backup, from the request to the file under its final name.
 //!
-//! 1. a private, hidden, partial file in the backup folder;
-//! 2. `VACUUM INTO` it, on a connection of its own, so that nobody waits;
-//! 3. opened as nobody's file: every page, the schema and the whole chain checked;
-//! 4. its manifest and its digest, beside it, get their names first;
-//! 5. synced, linked to its final name (never over another), the folder synced.
+//! 1. Create a private, hidden partial file in the backup folder.
+//! 2. `VACUUM INTO` it, on a separate connection, so that no request waits.
+//! 3. Open it read-only and immutable; check every page, the schema and the whole chain.
+//! 4. Publish its manifest and digest under their final names.
+//! 5. Sync the file, link it to its final name (never replacing a file), sync the folder.
 //!
 //! # Invariant
-//! A file under its final name is whole, verified and synced. Whatever fails before
-//! removes the partial files and their journal; what a kill leaves is swept at the
-//! next start, but for a manifest that had its name already. Nothing here ever opens or
-//! follows what already has a name.
+//! A file under its final name is complete, verified and synced. A failure before that
+//! removes the partial files and their journals. Leftovers of a killed process are swept at
+//! the next start, except a manifest that already has its name. Writing a backup never opens
+//! a backup that already exists, and never follows a link.
 
 mod check;
 pub mod fetch;
@@ -45,16 +45,16 @@ use manifest::{Beside, Copied, SUFFIX};
 use name::BackupName;
 use progress::{Running, Stage, Turn};
 
-/// Partial files: hidden, so that no backup can have such a name.
+/// Prefix of partial files. The leading dot keeps it out of the names a backup may have.
 const PARTIAL_PREFIX: &str = ".partial-";
-/// How much is written to see whether a disk is full.
+/// How many bytes are written to find out whether the disk is full.
 const PROBE_BYTES: usize = 64 << 10;
 
-/// The backup folder, and the one backup that may run.
+/// The backup folder, and the backup in progress, of which there is at most one.
 #[derive(Debug)]
 pub struct Backups {
     folder: PathBuf,
-    /// The database that SQLite has open, which may lie in the folder.
+    /// The database that SQLite has open, which may be in the same folder.
     live: Option<FileId>,
     running: Mutex<Option<Running>>,
     fetching: Fetching,
@@ -63,60 +63,60 @@ pub struct Backups {
 /// A finished backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finished {
-    /// The folder as configured, and the name.
+    /// Its path: the folder as configured, and the name.
     pub path: PathBuf,
     /// Size of the file.
     pub size_bytes: u64,
     /// SHA-256 of the file.
     pub sha256: Hash,
-    /// How long it took, checks and sync included.
+    /// Total time, including checks and syncs.
     pub duration: Duration,
     /// How long each step took.
     pub steps: Steps,
-    /// The chain as found in the finished file.
+    /// The chain as verified in the finished file.
     pub chain: Summary,
     /// The file's schema version.
     pub schema_version: u32,
-    /// Its manifest, in the same folder.
+    /// Path of its manifest, in the same folder.
     pub manifest: PathBuf,
     /// UUID of the backup.
     pub backup_id: String,
-    /// The chain it holds.
+    /// ID of the chain it holds.
     pub chain_id: String,
 }
 
-/// Why there is no backup.
+/// Why a backup failed.
 #[derive(Debug)]
 pub enum Error {
-    /// Something has this name already.
+    /// The name is already in use.
     Taken,
-    /// Another backup runs.
+    /// Another backup is running.
     Busy,
     /// The gateway is stopping.
     Stopping,
     /// Not enough room on the disk.
     DiskFull(String),
-    /// The copy is not what it should be.
+    /// The copy failed its checks.
     Unsound(String),
-    /// The system refused.
+    /// A system call failed.
     Io {
-        /// What could not be done.
+        /// What was attempted.
         doing: &'static str,
-        /// The system's own words.
+        /// The operating system's error.
         source: io::Error,
     },
-    /// SQLite refused.
+    /// SQLite failed.
     Store(StoreError),
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Taken => f.write_str("a file of this name, or one that stands beside it, exists"),
+            Error::Taken => f.write_str("a file with this name, or one of its side files, already exists"),
             Error::Busy => f.write_str("another backup is running"),
             Error::Stopping => f.write_str("the gateway is stopping"),
             Error::DiskFull(what) => write!(f, "not enough room for the backup: {what}"),
-            Error::Unsound(what) => write!(f, "the copy did not pass its checks: {what}"),
+            Error::Unsound(what) => write!(f, "the copy failed its checks: {what}"),
             Error::Io { doing, source } => write!(f, "cannot {doing}: {source}"),
             Error::Store(error) => error.fmt(f),
         }
@@ -145,7 +145,7 @@ impl From<StoreError> for Error {
     }
 }
 
-/// For `map_err` on system calls.
+/// An error mapper for system calls.
 fn cannot(doing: &'static str) -> impl Fn(io::Error) -> Error {
     move |source| {
         if is_disk_full(&source) {
@@ -157,9 +157,8 @@ fn cannot(doing: &'static str) -> impl Fn(io::Error) -> Error {
 }
 
 impl Backups {
-    /// The backups in `folder`, which is made if it is missing; sweeps what a killed
-    /// gateway left half done. A folder that cannot be used fails the backups, not
-    /// the gateway.
+    /// The backups in `folder`, which is created if missing. Sweeps the partial files of a
+    /// killed gateway. An unusable folder fails the backups, not the gateway.
     pub fn new(folder: &Path) -> Self {
         if let Err(error) = files::create_private_folder(folder).and_then(|()| sweep(folder)) {
             log::error!("the backup folder {} cannot be used: {error}", folder.display());
@@ -172,15 +171,15 @@ impl Backups {
         }
     }
 
-    /// From now on SQLite has the file `database` open. It is no backup, whatever name it is
-    /// given, and must never be opened beside SQLite: closing it would drop SQLite's locks,
-    /// and the next shell to look at the database would delete its log.
+    /// Excludes `database`, which SQLite has open from now on. It is never a backup, whatever
+    /// its name, and must not be opened a second time in this process: closing that file would
+    /// drop SQLite's locks, and the next shell to open the database would delete its log.
     pub fn beside(self, database: &Path) -> io::Result<Self> {
         Ok(Backups { live: FileId::at(database)?, ..self })
     }
 
-    /// Opens a file of the folder for reading; `None` where no file has this name, or the live
-    /// database does.
+    /// Opens a file in the folder for reading. `None` if there is no such file, or if it is the
+    /// live database.
     fn open(&self, name: &str) -> io::Result<Option<fs::File>> {
         let path = self.folder.join(name);
         if self.live.is_some() && FileId::at(&path)? == self.live {
@@ -194,8 +193,8 @@ impl Backups {
         &self.folder
     }
 
-    /// The first name of `stem`, `stem-2`, `stem-3` and so on that is not taken: a start
-    /// that is killed and tried again within a second must not stand in its own way.
+    /// The first free name among `stem`, `stem-2`, `stem-3` and so on, so that a start that is
+    /// killed and retried within the same second does not collide with itself.
     pub fn free_name(&self, stem: &str, extension: &str) -> Result<BackupName, Error> {
         for number in 1.. {
             let suffix = if number == 1 { String::new() } else { format!("-{number}") };
@@ -215,7 +214,7 @@ impl Backups {
         self.write_from(|| store.copy_source(), &store.background(), clock, name)
     }
 
-    /// The same of whatever database `source` shows.
+    /// Writes a backup of the database that `source` opens under `name`.
     pub fn write_from<S: DerefMut<Target = Connection>>(
         &self,
         source: impl FnOnce() -> Result<S, StoreError>,
@@ -260,7 +259,7 @@ impl Backups {
         })
     }
 
-    /// `VACUUM INTO` the partial file, which is empty and private already.
+    /// Runs `VACUUM INTO` on the partial file, which already exists, empty and private.
     fn copy(
         &self,
         source: &mut Connection,
@@ -276,31 +275,31 @@ impl Backups {
         })?;
         copied.map_err(StoreError::cannot("copy the database")).map_err(|error| {
             match Error::from(error) {
-                failed @ Error::Store(_) => self.want_of_room().unwrap_or(failed),
+                failed @ Error::Store(_) => self.probe_disk_full().unwrap_or(failed),
                 other => other,
             }
         })?;
         Ok(())
     }
 
-    /// SQLite tells a journal that finds no room, and a sync that fails for want of it,
-    /// like any other failure: writing a little oneself shows which it was.
-    fn want_of_room(&self) -> Option<Error> {
+    /// SQLite reports a journal write or a sync that fails on a full disk like any other
+    /// failure. A small write of our own tells them apart.
+    fn probe_disk_full(&self) -> Option<Error> {
         let tried = manifest::write_partial(&self.folder, &[0; PROBE_BYTES]);
         tried.err().filter(|error| matches!(error, Error::DiskFull(_)))
     }
 }
 
-/// A partial file, removed with its journal when it is dropped.
+/// A partial file. Dropping it removes the file and its journal.
 struct Partial {
     path: PathBuf,
-    /// Locked, so that nobody who shares the folder takes it for a leftover.
+    /// Locked, so that another gateway sharing the folder does not sweep it as a leftover.
     file: fs::File,
 }
 
 impl Partial {
-    /// Between the making and the lock, whoever shares the folder may sweep it away; SQLite
-    /// would then make a file of its own at the name, with a mode that others may read.
+    /// Retries if another gateway swept the file between its creation and the lock. SQLite
+    /// would otherwise create its own file under the name, with a mode that others may read.
     fn create(folder: &Path) -> Result<Self, Error> {
         loop {
             let partial = Partial::make(folder)?;
@@ -333,7 +332,7 @@ impl Drop for Partial {
     }
 }
 
-/// Never another's; after a failure it is as free as before.
+/// Links the file to its final name. Never replaces a file; a failure leaves the name free.
 fn give_name(partial: &Path, path: &Path) -> Result<(), Error> {
     files::publish(partial, path).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => Error::Taken,
@@ -341,7 +340,7 @@ fn give_name(partial: &Path, path: &Path) -> Result<(), Error> {
     })
 }
 
-/// The path from the root: its folder resolved, the name itself never followed.
+/// The absolute path: the folder is resolved, the last component is not followed.
 fn absolute(path: &Path) -> io::Result<String> {
     let folder = fs::canonicalize(files::folder_of(path))?;
     let path = path.file_name().map_or_else(|| folder.clone(), |name| folder.join(name));
@@ -349,8 +348,8 @@ fn absolute(path: &Path) -> io::Result<String> {
     path.into_os_string().into_string().map_err(|_| not_utf8())
 }
 
-/// Removes the partial files of a gateway that was killed; what another gateway that
-/// shares the folder is writing is locked, and stays. A journal goes with its file.
+/// Removes the partial files of a killed gateway, and their journals. Files that another
+/// gateway sharing the folder is writing are locked, and are left alone.
 fn sweep(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -359,13 +358,13 @@ fn sweep(folder: &Path) -> io::Result<()> {
             continue;
         }
         let partial = folder.join(name.trim_end_matches("-journal"));
-        // None is a journal whose file is gone.
+        // `None`: a journal whose file is gone.
         let file = files::open_regular(&partial)?;
         if file.as_ref().is_some_and(|file| file.try_lock().is_err()) {
             continue;
         }
         for path in [files::with_suffix(&partial, "-journal"), partial] {
-            // What is no file was not left by a backup.
+            // A backup leaves only regular files.
             if fs::symlink_metadata(&path).is_ok_and(|metadata| metadata.is_file()) {
                 log::info!("removing {}, which a killed backup left", path.display());
                 files::remove_if_there(&path)?;

@@ -1,5 +1,4 @@
-//! What a backup may be called: a bare file name that is safe to write, to copy and
-//! to open.
+//! Names of backups: bare file names that are safe to write, copy and open.
 
 use std::fmt;
 use std::io;
@@ -9,22 +8,22 @@ use crate::store::files;
 
 use super::manifest::{DIGEST_SUFFIX, SUFFIX};
 
-/// Longest name, in bytes: common file systems allow 255, and the longest of the names
-/// beside it, the manifest's, must fit.
+/// Maximum length of a name, in bytes. Common file systems allow 255, and the longest side
+/// file name, the manifest's, must fit.
 pub const NAME_BYTES_MAX: usize = 255 - SUFFIX.len();
-/// SQLite would read a file of this ending as part of another database, and delete it.
+/// SQLite would treat a file with such a suffix as part of another database, and delete it.
 const SIDE_FILES: [&str; 3] = ["-wal", "-shm", "-journal"];
 
-/// A name that has been checked.
+/// A validated name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupName(String);
 
-/// Why a name is refused.
+/// Why a name is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BadName(&'static str);
 
 impl BackupName {
-    /// Checks a name. Spaces within and letters of any script are fine.
+    /// Validates a name. Inner spaces and letters of any script are allowed.
     pub fn parse(name: &str) -> Result<Self, BadName> {
         if name.trim().is_empty() {
             return Err(BadName("it is empty"));
@@ -68,8 +67,8 @@ impl fmt::Display for BadName {
 
 impl std::error::Error for BadName {}
 
-/// A name is taken by anything that has it, by a side file that SQLite would apply to
-/// it, and by what would stand beside it.
+/// Whether a name is in use: by any file of that name, by a side file that SQLite would apply
+/// to it, or by one of the backup's own side files.
 pub(super) fn is_taken(path: &Path) -> io::Result<bool> {
     for suffix in ["", SUFFIX, DIGEST_SUFFIX].into_iter().chain(SIDE_FILES) {
         if files::is_taken(&files::with_suffix(path, suffix))? {

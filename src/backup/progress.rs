@@ -1,4 +1,4 @@
-//! The one backup that runs, and how far it is for whoever looks at the list meanwhile.
+//! The backup in progress, of which there is at most one, and how far it has got.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,17 +10,17 @@ use super::list::Listed;
 use super::name::BackupName;
 use super::{Backups, Error};
 
-/// The backup that is being taken.
+/// The backup in progress.
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) name: BackupName,
     pub(super) stage: Stage,
     started_at: Timestamp,
-    /// Where it is copied to, and how large the copy may become.
+    /// Path of the copy, and its maximum size.
     copy: Option<(PathBuf, u64)>,
 }
 
-/// What it is at.
+/// Its current stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     Copying,
@@ -29,8 +29,8 @@ pub(super) enum Stage {
 }
 
 impl Stage {
-    /// How much of the whole is behind it when it begins and when it ends, as measured on
-    /// a large database.
+    /// Overall progress when the stage begins and when it ends, as measured on a large
+    /// database.
     fn share(self) -> (f64, f64) {
         match self {
             Stage::Copying => (0.0, 0.5),
@@ -50,7 +50,7 @@ impl Running {
     }
 
     fn listed(&self) -> Listed {
-        // The copy may just have been given its name, or taken away.
+        // The copy may just have been renamed or removed.
         let size = |path: &Path| fs::symlink_metadata(path).map_or(0, |metadata| metadata.len());
         let (bytes, expected) = self.copy.as_ref().map_or((0, 0), |(path, expected)| (size(path), *expected));
         Listed {
@@ -100,7 +100,7 @@ impl Backups {
     pub(super) fn take_turn(&self, name: &BackupName, now: Timestamp) -> Result<Turn<'_>, Error> {
         let mut running = unpoisoned(&self.running);
         match running.as_ref() {
-            // Of several at once on one name, all but the first find it taken.
+            // Concurrent requests for one name: all but the first find it taken.
             Some(other) if other.name == *name => return Err(Error::Taken),
             Some(_) => return Err(Error::Busy),
             None => *running = Some(Running::begin(name, now)),

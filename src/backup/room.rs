@@ -1,8 +1,8 @@
-//! The room that a backup takes on its disk, and what it leaves.
+//! The disk space that a backup takes, and what it must leave free.
 //!
-//! The live log cannot begin again as long as the copy reads, and a disk that the copy has
-//! filled fails the gateway's own commits until the copy is gone. So a backup that would come
-//! close does not begin, and one that comes close is given up.
+//! The live write-ahead log cannot restart while the copy reads, and once the copy has filled
+//! the disk, the gateway's own commits fail until the copy is removed. So a backup that would
+//! come close to that does not start, and one that comes close is abandoned.
 
 use std::fs::File;
 
@@ -14,18 +14,19 @@ use crate::store::files::Disk;
 
 use super::{Error, cannot};
 
-/// What is left in any case is as much as the log keeps when it begins again, but of a small
-/// disk no more than this part.
+/// The reserve is the size the log keeps when it restarts, but at most the disk's size divided
+/// by this.
 const LEFT_OF_SMALL_DISK: u64 = 16;
-/// The log grows with the time that the copy takes, and so with its size.
+/// The log grows with the duration of the copy, and so with its size: by the copy's size
+/// divided by this.
 const LOG_SHARE_OF_COPY: u64 = 8;
 
-/// What a backup may take.
+/// The space a backup may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Room {
-    /// How large the copy may become.
+    /// Maximum size of the copy.
     pub(super) copy_bytes: u64,
-    /// With less than this on the disk the copy is given up.
+    /// The copy is abandoned if free space falls below this.
     pub(super) left_bytes: u64,
 }
 
@@ -40,19 +41,19 @@ impl Room {
         self.copy_bytes.saturating_add(log_bytes)
     }
 
-    /// Fails when the growing copy has to be given up.
+    /// Fails if the growing copy has to be abandoned.
     pub(super) fn check_left(&self, partial: &File) -> Result<(), Error> {
         let free = Disk::under(partial).map_err(cannot("read the free space"))?.free_bytes;
         let left = self.left_bytes;
         if free < left {
-            let what = format!("{free} bytes are free, and {left} are left for the gateway's own log");
+            let what = format!("{free} bytes are free, and {left} are reserved for the gateway's own log");
             return Err(Error::DiskFull(what));
         }
         Ok(())
     }
 }
 
-/// Whether there is room for a copy of `source` beside `partial`.
+/// Checks that there is room for a copy of `source` on the disk that holds `partial`.
 pub(super) fn check(source: &Connection, partial: &File) -> Result<Room, Error> {
     let pragma = |name| source.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let used = || -> rusqlite::Result<i64> {
@@ -65,7 +66,7 @@ pub(super) fn check(source: &Connection, partial: &File) -> Result<Room, Error> 
     let (needed, free) = (room.needed_bytes(), disk.free_bytes);
     if free < needed {
         return Err(Error::DiskFull(format!(
-            "{needed} bytes are needed, with those for the gateway's own log, and {free} are free"
+            "{needed} bytes are needed, including those for the gateway's own log, and {free} are free"
         )));
     }
     Ok(room)
