@@ -1,8 +1,8 @@
-//! What the backups have seen of the chain, before it is served again.
+//! Compares the chain with what its backups have seen, before it is served again.
 //!
-//! A chain that was cut off or swapped for an earlier copy is whole by itself; the
-//! manifests of its backups know better. A restored copy may be behind them, and then
-//! its chain says so for ever; anything else that is behind them is refused.
+//! A chain that was truncated or replaced by an earlier copy still verifies on its own; only
+//! the manifests of its backups reveal the loss. A restored copy may be behind them, and its
+//! chain then records the restore permanently. Any other chain that is behind is rejected.
 
 use std::path::Path;
 
@@ -23,24 +23,24 @@ use crate::store::{Store, audit};
 
 use super::Options;
 
-/// What the guard knows of a restored copy.
+/// What the guard knows about a restored copy.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Restored<'a> {
     /// No gateway has run on it yet.
     pub(super) fresh: bool,
-    /// One began to: the head that the copy came with.
+    /// A gateway has started on it: hash of the head that the copy came with.
     pub(super) head: Option<&'a str>,
 }
 
-/// A chain that goes on from a restored or an earlier head, which it is to record.
+/// A continuation from a restored or earlier head, which the chain must record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Return {
     cause: Cause,
     departure: Departure,
 }
 
-/// Whether the chain in `content` goes on from such a head; refuses one that is behind
-/// its witnesses without a reason.
+/// Whether the chain in `content` continues from such a head. Rejects a chain that is behind
+/// its witnesses for no accepted reason.
 pub(super) fn judge(
     content: &Connection,
     options: &Options<'_>,
@@ -67,8 +67,9 @@ pub(super) fn judge(
     }
 }
 
-/// Where no database is: whether there was one. A new one in its place would be a gateway
-/// without its agents and its past, and its backups would in time displace the real ones.
+/// Where the database is missing, decides whether there was one. A new database in its place
+/// would lack the agents and the history, and its backups would eventually displace the real
+/// ones.
 pub(super) fn judge_missing(
     database: &Path,
     ran_before: bool,
@@ -111,7 +112,7 @@ fn accepts(options: &Options<'_>, head: &Position) -> bool {
     options.accept_rollback == Some(name)
 }
 
-/// What the chain leaves behind when it goes on from `head`.
+/// What the chain leaves behind when it continues from `head`.
 fn departure(head: &Position, behind: &[&Judged<'_>]) -> Departure {
     let position = |one: &&Judged<'_>| one.witness.pin.position();
     let is_later = |one: &&&Judged<'_>| one.witness.pin.seq > head.seq;
@@ -126,8 +127,8 @@ fn newest<'a, 'w>(behind: &[&'a Judged<'w>]) -> Option<&'a Judged<'w>> {
     behind.iter().copied().max_by_key(|one| (one.witness.pin.seq, one.witness.created_at))
 }
 
-/// What no restore explains: within the restored history, a witness that is not of a
-/// branch which an earlier restore had begun.
+/// A witness that no restore explains: one within the restored history that is not on a branch
+/// begun by an earlier restore.
 fn foreign<'a, 'w>(
     content: &Connection,
     head: &Position,
@@ -169,12 +170,12 @@ fn refusal(head: &Position, worst: &Judged<'_>) -> Refusal {
 }
 
 impl Return {
-    /// The head of a restored copy, to be remembered until the chain records it.
+    /// The head of a restored copy, which is remembered until the chain records it.
     pub(super) fn restored_head(&self) -> Option<String> {
         (self.cause == Cause::Restore).then(|| self.departure.head.receipt_hash.clone())
     }
 
-    /// Appends it to the chain, with its audit event.
+    /// Appends the restore receipt to the chain, together with its audit event.
     pub(super) fn record(self, store: &Store, now: Timestamp) -> Result<(), Refusal> {
         let random = Refusal::io("draw random bits for", store.path());
         let (nonce, id) = (entropy::hex::<8>().map_err(&random)?, entropy::uuid(now).map_err(&random)?);
@@ -194,7 +195,7 @@ impl Return {
         Ok(())
     }
 
-    /// The receipt's members. Its `action_hash` is the hash of the audit event's text.
+    /// The receipt's fields. Its `action_hash` is the hash of the audit event's text.
     fn entry<'a>(&self, nonce: &'a str, resource: &'a str, event_hash: &'a str) -> Entry<'a> {
         Entry {
             nonce,

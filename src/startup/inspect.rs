@@ -1,5 +1,5 @@
-//! Reading a database's content without changing a byte of it: what is not ours, not
-//! known or not whole is refused before SQLite may write.
+//! Reads a database's content without changing a byte. A foreign, unknown or damaged database
+//! is rejected before SQLite may write to it.
 
 use std::fs;
 use std::thread;
@@ -13,21 +13,21 @@ use crate::store::guard::{Judgement, Layout, LogPlan};
 use crate::store::receipts::Head;
 use crate::store::{connection, migrate, schema};
 
-/// Databases up to this size are checked whole at every start; larger ones only
-/// when somebody else may have touched them, so that a start stays quick.
+/// Databases up to this size are fully checked at every start. Larger ones are fully checked
+/// only if something else may have modified them, which keeps startup fast.
 const ALWAYS_CHECKED_BYTES_MAX: u64 = 64 << 20;
-/// How many of the last receipts are checked in any case.
+/// How many of the newest receipts are checked otherwise.
 const TAIL_RECEIPTS: i64 = 1000;
 
-/// A database that was found good, still as it lay there.
+/// A database that passed its checks, still unmodified.
 pub(super) struct Content {
-    /// Shows the database with its log, if that belongs to it.
+    /// Reads the database, together with its log if that belongs to it.
     pub(super) connection: Connection,
     /// Its schema version.
     pub(super) version: u32,
 }
 
-/// Reads it; whole where `doubtful`.
+/// Checks the database; fully if it is `doubtful` or small.
 pub(super) fn inspect(layout: &Layout, judgement: &Judgement, doubtful: bool) -> Result<Content, Refusal> {
     let path = &layout.database;
     let open = Refusal::sqlite("open the database");
@@ -49,7 +49,7 @@ pub(super) fn inspect(layout: &Layout, judgement: &Judgement, doubtful: bool) ->
     Ok(Content { connection: content, version })
 }
 
-/// Without its triggers and unique indexes the evidence is not defended.
+/// Without its triggers and unique indexes, the evidence is unprotected.
 fn check_schema(content: &Connection, version: u32) -> Result<(), Refusal> {
     match schema::difference(content, version)? {
         None => Ok(()),
@@ -61,7 +61,8 @@ fn check_schema(content: &Connection, version: u32) -> Result<(), Refusal> {
     }
 }
 
-/// Every page and the whole chain; side by side where several connections see the same.
+/// Checks every page and the whole chain, in parallel if several connections can share the
+/// same unchanging view.
 fn check_whole(content: &Connection, mut others: Vec<Connection>) -> Result<(), Refusal> {
     let Some(aside) = others.pop() else {
         check_pages(content)?;
@@ -70,7 +71,7 @@ fn check_whole(content: &Connection, mut others: Vec<Connection>) -> Result<(), 
     thread::scope(|scope| {
         let pages = scope.spawn(move || check_pages(&aside));
         let chain = check_chain(|first| parallel::verify(content, others, first));
-        // A damaged page is the cause of what it breaks in the chain.
+        // Reported first: a damaged page is the cause of the breaks it makes in the chain.
         pages.join().map_err(|_| Error::Panicked)??;
         chain
     })

@@ -1,10 +1,10 @@
-//! The way of a start: from the files as they lie there to an open store.
+//! Startup: from the files on disk to an open store.
 //!
-//! Everything that can refuse comes before anything that writes: the lock, the
-//! guard's rules on the bytes, the content, read without touching it, and what the
-//! backups have seen of its chain. Before a step of the schema, a backup is taken. Only
-//! then is a log set aside, the file's identity recorded, and SQLite let in. The last
-//! thing is that the chain says itself if it goes on from a restored or earlier head.
+//! Every check that can reject the database runs before anything is written: the lock, the
+//! guard's rules on the raw bytes, the content, read without modifying it, and what the
+//! backups have seen of its chain. A schema migration is preceded by a backup. Only then is a
+//! log set aside, the file's identity recorded, and the database opened with SQLite. Last, if
+//! the chain continues from a restored or earlier head, it records that.
 
 mod history;
 mod inspect;
@@ -22,19 +22,19 @@ use crate::store::{Background, Store, connection, files, migrate, schema};
 use history::Return;
 use inspect::Content;
 
-/// What a start goes by.
+/// Startup options.
 #[derive(Debug, Clone, Copy)]
 pub struct Options<'a> {
     /// The database.
     pub database: &'a Path,
-    /// The folder of the backups, and of their manifests.
+    /// The folder of the backups and their manifests.
     pub backups: &'a Path,
-    /// The operator's answer where the guard cannot decide.
+    /// The operator's decision, for a log that the guard cannot judge.
     pub wal_choice: Option<WalChoice>,
-    /// The hash of the head that the operator goes on from, although a witness knows a
-    /// later one; [`EMPTY_HEAD`] where there is none, or no database.
+    /// Hash of the head from which the operator accepts to continue although a witness knows
+    /// a later one; [`EMPTY_HEAD`] if the chain is empty or there is no database.
     pub accept_rollback: Option<&'a str>,
-    /// Whether a backup precedes a step of the schema.
+    /// Whether to take a backup before a schema migration.
     pub pre_migration_backup: bool,
 }
 
@@ -45,18 +45,19 @@ impl<'a> Options<'a> {
     }
 }
 
-/// An open store, and the lock that makes it the only one.
+/// An open store, and the lock that excludes other gateways.
 #[derive(Debug)]
 pub struct Started {
     /// The store.
     pub store: Store,
-    /// The lock; to be released after the store is closed.
+    /// The lock. Release it after closing the store.
     pub guard: Guard,
     /// The backups.
     pub backups: Backups,
 }
 
-/// Opens a database, or says why not and leaves everything as it was.
+/// Opens a database, or returns the reason for rejecting it. A check that rejects it changes
+/// nothing.
 pub fn start(options: &Options<'_>, clock: &dyn Clock) -> Result<Started, Refusal> {
     let now = clock.now();
     let mut guard = Guard::lock(options.database)?;
@@ -101,9 +102,9 @@ pub fn start(options: &Options<'_>, clock: &dyn Clock) -> Result<Started, Refusa
 
 /// What was found before anything is written.
 struct Past {
-    /// Of a database that is there.
+    /// The content; `None` if the database is missing.
     content: Option<Content>,
-    /// A head to go on from that may not be the newest.
+    /// Set if the chain continues from a head that may not be its newest.
     going_on: Option<Return>,
 }
 
@@ -130,11 +131,11 @@ fn clear_the_way(guard: &Guard, judgement: &Judgement, now: Timestamp) -> Result
             aside.display()
         );
     }
-    // A kill amid `create` leaves its name, also once the database has its own.
+    // A kill during `create` leaves the partial name, even after the database got its own.
     remove_partial(&guard.layout().partial)
 }
 
-/// A step of the schema cannot be taken back, so what was there before is kept.
+/// A migration cannot be undone, so the previous state is kept.
 fn back_up_before_migration(backups: &Backups, content: Content, clock: &dyn Clock) -> Result<(), Refusal> {
     let Content { connection, version } = content;
     let latest = migrate::latest();
@@ -161,8 +162,8 @@ fn back_up_before_migration(backups: &Backups, content: Content, clock: &dyn Clo
     Ok(())
 }
 
-/// Makes a new database under another name and gives it its own when it is whole: with the
-/// receipt of what it follows, if that was accepted, which a kill must not take away.
+/// Creates a new database under a partial name and publishes it once complete. If it follows
+/// an accepted loss, it already holds the receipt that records it, which a kill must not lose.
 fn create(layout: &Layout, following: Option<Return>, now: Timestamp) -> Result<(), Refusal> {
     let partial = &layout.partial;
     let made = create_partial(partial, following, now).and_then(|()| {
