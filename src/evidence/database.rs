@@ -1,4 +1,4 @@
-//! Verifying the chain in a database, and the decisions beside it.
+//! Verifies the chain in a database, and the decisions stored with it.
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
@@ -12,27 +12,27 @@ use super::{Checked, Observer, Summary};
 
 const PROGRESS_EVERY: u64 = 16_384;
 
-/// Which part of the chain is verified.
+/// Which part of the chain to verify.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Extent {
     /// From the first receipt to the recorded head, and every decision.
     Whole,
-    /// The positions from the first to the second, both included, and that whatever comes
-    /// after them follows them.
+    /// The positions from the first to the second, inclusive, and the link to what follows
+    /// them.
     Part(i64, i64),
 }
 
-/// Receipts that follow each other, their decisions beside them.
+/// A range of consecutive receipts and their decisions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stretch {
     /// The first position.
     pub(super) first: i64,
-    /// The last one.
+    /// The last position, inclusive.
     pub(super) last: i64,
 }
 
 impl Stretch {
-    /// All that is stored, positions that no receipt may have included.
+    /// Everything that is stored, including positions that no receipt may have.
     pub(super) const WHOLE: Stretch = Stretch { first: i64::MIN, last: i64::MAX };
 }
 
@@ -48,7 +48,7 @@ pub fn verify(
     result
 }
 
-/// Verifies on a view that the caller has begun.
+/// Verifies on a view that the caller has opened.
 pub(crate) fn verify_view(
     view: &Connection,
     extent: Extent,
@@ -64,15 +64,15 @@ pub(crate) fn verify_view(
     }
 }
 
-/// Verifies a stretch and what follows it: what was taken out of its end, or out of all of
-/// it, shows only there.
+/// Verifies a stretch and the link to what follows it, without which rows removed from its end,
+/// or all of them, would go unnoticed.
 fn verify_part(view: &Connection, part: Stretch, observer: &mut dyn Observer) -> Result<Summary, Error> {
     let mut summary = verify_stretch(view, part, observer)?;
     let (seq, hash) = match summary.head_seq {
         Some(seq) => (seq, summary.head_hash.clone()),
         None => (part.first.saturating_sub(1), summary.proven_from.clone()),
     };
-    // Bounds that are crossed enclose nothing, and so nothing between them is passed over.
+    // Crossed bounds enclose nothing, so nothing between them may be skipped.
     let next = part.last.saturating_add(1).max(part.first);
     let link = receipts::find_at(view, next, |receipt, _| {
         (receipt.event_id.to_owned(), receipt.prev_receipt_hash.to_owned())
@@ -91,7 +91,7 @@ fn verify_part(view: &Connection, part: Stretch, observer: &mut dyn Observer) ->
     Ok(summary)
 }
 
-/// Verifies every receipt of a stretch, from the hash stored before it.
+/// Verifies every receipt of a stretch, starting from the hash stored before it.
 pub(super) fn verify_stretch(
     connection: &Connection,
     stretch: Stretch,
@@ -109,7 +109,8 @@ pub(super) fn verify_stretch(
     Verification { connection, observer, chain, summary, buffer: Vec::new() }.run(stretch)
 }
 
-/// Once every receipt was verified: the recorded head, and decisions without a receipt.
+/// Checks the recorded head, and for decisions without a receipt, after every receipt has been
+/// verified.
 pub(super) fn verify_ends(
     connection: &Connection,
     summary: &mut Summary,
@@ -193,19 +194,19 @@ impl Verification<'_> {
         Ok(())
     }
 
-    /// The decision at a receipt's position is the one it names, says the same, and
-    /// hashes to what the receipt says.
+    /// Checks that the decision at a receipt's position is the one it names, agrees with it, and
+    /// has the hash it states.
     fn check_decision(&mut self, receipt: &Receipt<'_>, row: &Row<'_>) -> rusqlite::Result<()> {
-        let stands_there = row.get_ref(receipts::COLUMN_COUNT)? != ValueRef::Null;
+        let has_decision = row.get_ref(receipts::COLUMN_COUNT)? != ValueRef::Null;
         let (seq, id) = (Some(receipt.seq), Some(receipt.event_id));
         let Some(decision_id) = receipt.decision_id else {
-            if stands_there {
+            if has_decision {
                 let found = format!("{:?}", row.get_ref(receipts::COLUMN_COUNT + 1)?);
                 self.report(BreakKind::DecisionDiffers, seq, id, "no decision", found);
             }
             return Ok(());
         };
-        if !stands_there {
+        if !has_decision {
             self.report(BreakKind::DecisionMissing, seq, id, decision_id, "nothing".to_owned());
             return Ok(());
         }
@@ -223,7 +224,7 @@ impl Verification<'_> {
 
     fn check_head(&mut self) -> Result<(), Error> {
         let last = format!("{} {}", self.summary.head_seq.unwrap_or(0), self.summary.head_hash);
-        // Whatever stands there, of whatever type; nothing may stand there at all.
+        // Reads values of any type and any number of rows, including none.
         let recorded = self.connection.query_row(
             "SELECT group_concat(head_seq || ' ' || head_hash, ', ') FROM chain NOT INDEXED",
             [],
@@ -257,7 +258,7 @@ impl Verification<'_> {
     }
 }
 
-/// The first thing in which a decision is not what its receipt says.
+/// The first field in which a decision differs from its receipt.
 fn difference(
     receipt: &Receipt<'_>,
     decision: &Recorded<'_>,
@@ -285,7 +286,7 @@ fn difference(
     Some((show(expected), show(found)))
 }
 
-/// SQLite's own check of every page, row and index; the problems it names, if any.
+/// SQLite's own check of every page, row and index. Returns the problems it reports, if any.
 pub fn check_integrity(connection: &Connection) -> Result<Vec<String>, Error> {
     let check = || -> rusqlite::Result<Vec<String>> {
         let mut lines = connection.prepare("PRAGMA integrity_check(10)")?;

@@ -1,9 +1,9 @@
-//! The manifest of a backup: a small witness of the history that it holds.
+//! The manifest of a backup: a small witness of the history the backup holds.
 //!
-//! It is written beside the backup, and is worth most where the backup is not: kept
-//! elsewhere, it pins the history up to its head against whoever holds the database.
-//! What it says is read strictly, since a verdict rests on it; members that are not
-//! known are passed over, a later format is refused by its number.
+//! It is written beside the backup, but is most valuable when stored elsewhere: there it pins
+//! the history up to its head, out of reach of whoever controls the database. Parsing is
+//! strict, since a verdict rests on it. Unknown members are ignored; a newer format is rejected
+//! by its version number.
 
 use std::fmt;
 use std::io;
@@ -19,14 +19,14 @@ use crate::store::files;
 
 /// The format that this program writes and reads.
 pub const FORMAT_VERSION: i64 = 1;
-/// What is appended to a backup's name for its manifest's.
+/// Appended to a backup's name to form that of its manifest.
 pub const SUFFIX: &str = ".manifest.json";
-/// Largest manifest that is read.
+/// Maximum size of a manifest, in bytes.
 pub const BYTES_MAX: u64 = 1 << 20;
-/// How many restores a manifest names: the newest.
+/// Maximum number of restores a manifest lists: the newest ones.
 pub const RESTORES_MAX: u32 = 32;
 
-/// What a manifest says.
+/// The content of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// See [`FORMAT_VERSION`].
@@ -37,7 +37,7 @@ pub struct Manifest {
     pub chain_id: String,
     /// When the manifest was made.
     pub created_at: String,
-    /// What made it.
+    /// The program that made it.
     pub program: Program,
     /// Schema version of the backup.
     pub schema_version: u32,
@@ -47,16 +47,16 @@ pub struct Manifest {
     pub receipts: u64,
     /// How many decisions it holds.
     pub decisions: u64,
-    /// Hash of the first receipt; null where there is none.
+    /// Hash of the first receipt; null if there is none.
     pub genesis_hash: Option<String>,
     /// The newest receipt.
     pub head: Head,
-    /// The newest restores that its history records, newest first.
+    /// The latest restores that its history records, newest first.
     #[serde(default)]
     pub restores: Vec<Position>,
-    /// The newest manifest of the chain that stood in the folder.
+    /// The previous manifest of the chain in the folder.
     pub previous_manifest: Option<Previous>,
-    /// What was checked before the backup got its name.
+    /// The checks that ran before the backup was published.
     pub checks: Vec<Check>,
 }
 
@@ -93,7 +93,7 @@ pub struct Head {
     pub ts: Option<String>,
 }
 
-/// The manifest before.
+/// The previous manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Previous {
     /// Its file's name.
@@ -107,13 +107,13 @@ pub struct Previous {
 pub struct Check {
     /// What was checked.
     pub name: String,
-    /// `ok`: a backup that fails one is not there.
+    /// Always `ok`: a backup that fails a check is never published.
     pub result: String,
     /// How long it took.
     pub ms: u64,
 }
 
-/// Why a text is not a manifest that can be used.
+/// Why a text is not a usable manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadManifest(String);
 
@@ -138,14 +138,14 @@ impl Manifest {
         }
     }
 
-    /// The manifest as it is written: readable, with a line end.
+    /// The manifest as written to disk: indented, with a trailing newline.
     pub fn render(&self) -> io::Result<Vec<u8>> {
         let mut text = serde_json::to_vec_pretty(self).map_err(io::Error::other)?;
         text.push(b'\n');
         Ok(text)
     }
 
-    /// What a verdict could not rest on.
+    /// Why a verdict could not rest on this manifest.
     fn fault(&self) -> Option<&'static str> {
         let head = &self.head;
         let is_hash = |text: &String| Hash::parse(text).is_some();
@@ -174,7 +174,7 @@ impl Manifest {
     }
 }
 
-/// Before anything else is looked at: a later format may differ in every member.
+/// Checked before anything else: a newer format may differ in every member.
 fn check_version(value: &Json) -> Result<(), BadManifest> {
     let version = match value.get("format_version") {
         Some(Json::Number(number)) if number.is_integer() => number.as_str(),
@@ -197,7 +197,7 @@ fn is_file_name(name: &str) -> bool {
     !matches!(name, "" | "." | "..") && !name.contains(['/', '\0'])
 }
 
-/// The bytes of what should be a manifest: no more than one can have.
+/// Reads a manifest file of at most [`BYTES_MAX`] bytes.
 pub fn read(path: &Path) -> io::Result<Vec<u8>> {
     files::read_small(path, BYTES_MAX)
 }

@@ -1,9 +1,9 @@
-//! The verifier: is the evidence whole, and if not, what breaks it?
+//! The verifier: is the evidence intact, and if not, where does it break?
 //!
-//! One way of checking serves everybody: the command `aegis-verify-receipts`, the
-//! check of a finished backup, the check of a restored file at start, and the
-//! endpoints. It reads, never writes, and its memory does not grow with the chain. It goes
-//! by the tables of evidence themselves, never by an index: see [`crate::store::receipts`].
+//! All callers share one implementation: the command `aegis-verify-receipts`, the check of a
+//! finished backup, the check of a restored file at startup, and the endpoints. It never
+//! writes, and its memory use does not grow with the chain. It reads the evidence tables
+//! themselves, never an index: see [`crate::store::receipts`].
 
 pub mod database;
 pub mod export;
@@ -14,7 +14,7 @@ pub mod witness;
 
 use crate::domain::receipt::Break;
 
-/// What a verification found out.
+/// The result of a verification.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
     /// How many receipts were checked.
@@ -25,19 +25,19 @@ pub struct Summary {
     pub head_seq: Option<i64>,
     /// Hash of the newest receipt, empty when there is none.
     pub head_hash: String,
-    /// The hash from which on the chain is proven; empty when from its beginning.
+    /// The hash from which the chain is proven onward; empty if from its beginning.
     pub proven_from: String,
     /// How many breaks were reported.
     pub breaks: u64,
 }
 
 impl Summary {
-    /// Whether nothing is wrong.
+    /// Whether no break was found.
     pub fn is_whole(&self) -> bool {
         self.breaks == 0
     }
 
-    /// Adds what was found of the stretch that follows.
+    /// Adds the result for the stretch that follows.
     fn extend(&mut self, next: Summary) {
         self.receipts += next.receipts;
         self.decisions = self.decisions.zip(next.decisions).map(|(own, next)| own + next);
@@ -49,23 +49,23 @@ impl Summary {
     }
 }
 
-/// Who listens while a chain is verified.
+/// Receives events while a chain is verified.
 pub trait Observer {
-    /// Something is wrong.
+    /// A break was found.
     fn found(&mut self, broken: &Break);
 
-    /// Whether [`checked`](Observer::checked) is of use: it is called for every receipt, in
-    /// the order of the chain.
+    /// Whether the observer needs [`checked`](Observer::checked) to be called for every receipt,
+    /// in chain order.
     fn wants_each(&self) -> bool {
         false
     }
 
-    /// A receipt was looked at.
+    /// A receipt was checked.
     fn checked(&mut self, receipt: &Checked<'_>) {
         let _unused = receipt;
     }
 
-    /// So many receipts were checked so far; called every few thousand.
+    /// The number of receipts checked so far; called every few thousand.
     fn progress(&mut self, receipts: u64) {
         let _unused = receipts;
     }
@@ -86,11 +86,11 @@ pub struct Checked<'a> {
     pub tool: &'a str,
     /// Its action.
     pub action: &'a str,
-    /// Whether nothing was found wrong with it.
+    /// Whether no break was found at it.
     pub whole: bool,
 }
 
-/// Keeps the first break only: enough to name what is wrong in a line.
+/// Keeps only the first break, which is enough for a one-line diagnosis.
 #[derive(Debug, Default)]
 pub struct FirstBreak(pub Option<Break>);
 

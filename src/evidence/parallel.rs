@@ -1,10 +1,10 @@
-//! The whole chain on several connections at once, a stretch each: for files that
-//! nobody writes to.
+//! Verifies the whole chain on several connections in parallel, one stretch each. Only for
+//! files that do not change.
 //!
-//! A stretch begins with the stored hash of the receipt before it, which the stretch
-//! before proves, so nothing is proven less than by one walk; and breaks are told in
-//! the order of the chain. Memory stays bounded: a stretch that runs ahead waits once
-//! it has found `BREAKS_AHEAD` breaks.
+//! A stretch starts from the stored hash of the receipt before it, which the previous stretch
+//! proves, so the result is as strong as that of a sequential walk. Breaks are reported in
+//! chain order. Memory is bounded: a stretch that runs ahead blocks once `BREAKS_AHEAD` of its
+//! breaks are queued.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -19,19 +19,20 @@ use crate::store::receipts;
 use super::database::{self, Stretch};
 use super::{Observer, Summary};
 
-/// Breaks that may wait to be told.
+/// Maximum number of queued breaks per stretch.
 const BREAKS_AHEAD: usize = 1024;
 /// A shorter stretch is not worth a thread.
 const STRETCH_RECEIPTS_MIN: i64 = 16_384;
-/// More threads would wait for the same pages.
+/// More threads would only contend for the same pages.
 const THREADS_MAX: usize = 4;
 
-/// How many connections are of use here.
+/// How many connections are useful on this machine.
 pub fn threads() -> usize {
     thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX)
 }
 
-/// Verifies all that `first` shows, with the help of `others`, which show the same.
+/// Verifies the database that `first` has open, with the help of `others`, which have the same
+/// file open.
 pub fn verify(
     first: &Connection,
     others: Vec<Connection>,
@@ -53,8 +54,8 @@ fn verify_stretches(
     let mut summary = thread::scope(|scope| {
         let begin = |(stretch, connection): (Stretch, Connection)| {
             let (sender, breaks) = sync_channel(BREAKS_AHEAD);
-            let mut telling = Telling { sender, ahead: &ahead, told: 0 };
-            (breaks, scope.spawn(move || database::verify_stretch(&connection, stretch, &mut telling)))
+            let mut forwarding = Forwarding { sender, ahead: &ahead, reported: 0 };
+            (breaks, scope.spawn(move || database::verify_stretch(&connection, stretch, &mut forwarding)))
         };
         let running: Vec<_> = stretches.zip(others).map(begin).collect();
         let mut counting = Counting { observer, ahead: &ahead };
@@ -70,7 +71,7 @@ fn verify_stretches(
     Ok(summary)
 }
 
-/// About equal parts of the chain, each ending with a receipt that is there.
+/// Splits the chain into roughly equal parts, each ending with an existing receipt.
 fn stretches(connection: &Connection, count: usize, receipts_min: i64) -> Result<Vec<Stretch>, Error> {
     let last = receipts::last_up_to(connection, i64::MAX)?.unwrap_or(0);
     let length = last / i64::try_from(count).unwrap_or(i64::MAX);
@@ -80,7 +81,7 @@ fn stretches(connection: &Connection, count: usize, receipts_min: i64) -> Result
     let (mut stretches, mut first) = (Vec::with_capacity(count), i64::MIN);
     for middle in (1..).map(|number| number * length).take(count - 1) {
         let Some(seq) = receipts::last_up_to(connection, middle)? else { continue };
-        // One that cannot be read is no place to begin from.
+        // The next stretch cannot start after an unreadable receipt.
         let is_readable = receipts::find_at(connection, seq, |_, _| ()).is_ok();
         if seq >= first && is_readable {
             stretches.push(Stretch { first, last: seq });
@@ -91,28 +92,28 @@ fn stretches(connection: &Connection, count: usize, receipts_min: i64) -> Result
     Ok(stretches)
 }
 
-/// Sends on what one stretch finds.
-struct Telling<'a> {
+/// Forwards the breaks and the progress of one stretch.
+struct Forwarding<'a> {
     sender: SyncSender<Break>,
     ahead: &'a AtomicU64,
-    told: u64,
+    reported: u64,
 }
 
-impl Observer for Telling<'_> {
+impl Observer for Forwarding<'_> {
     fn found(&mut self, broken: &Break) {
-        // Nobody listens any more when an earlier stretch could not be read.
+        // The receiver is gone if an earlier stretch could not be read.
         if self.sender.send(broken.clone()).is_err() {
             log::debug!("a break was found after the verification had failed");
         }
     }
 
     fn progress(&mut self, receipts: u64) {
-        self.ahead.fetch_add(receipts - self.told, Ordering::Relaxed);
-        self.told = receipts;
+        self.ahead.fetch_add(receipts - self.reported, Ordering::Relaxed);
+        self.reported = receipts;
     }
 }
 
-/// Adds what the other stretches have done to what is told of the first one's progress.
+/// Adds the progress of the other stretches to that of the first.
 struct Counting<'a> {
     observer: &'a mut dyn Observer,
     ahead: &'a AtomicU64,

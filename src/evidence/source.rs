@@ -1,13 +1,13 @@
-//! Opening what is to be verified, whatever state it was left in, without leaving
-//! a trace.
+//! Opens a database or export for verification, in whatever state it was left, without
+//! modifying anything.
 //!
-//! - A running gateway's database: read like any reader.
-//! - A stopped one, or a backup: read as a file nobody writes to. SQLite would
-//!   otherwise make a log and an index beside it.
-//! - One that was killed: its log holds part of the evidence. The guard says whether
-//!   the log belongs to the file; if so, both are read where they lie, the log's
-//!   index in memory; where that needs a permission that is not there, from a copy.
-//! - Anything that leaves doubt: refused, because a verdict would be a guess.
+//! - Database of a running gateway: opened as an ordinary reader.
+//! - Database of a stopped gateway, or a backup: opened as immutable. SQLite would otherwise
+//!   create a log and an index beside it.
+//! - Database of a killed gateway: its log holds part of the evidence. The guard decides
+//!   whether the log belongs to the file. If so, both are read in place, with the log's index
+//!   in memory, or from a copy if permissions do not allow that.
+//! - Anything doubtful: rejected, because a verdict would be a guess.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -30,9 +30,9 @@ use super::{Observer, Summary, manifest, parallel};
 /// What a path holds.
 #[derive(Debug)]
 pub enum Source {
-    /// A database of the gateway's.
+    /// A gateway database.
     Database(Box<Database>),
-    /// Something else, to be read as JSON.
+    /// Anything else; read as JSON.
     Export(File),
 }
 
@@ -41,25 +41,25 @@ pub enum Source {
 pub struct Database {
     /// The connection.
     pub connection: Connection,
-    /// What to tell whoever asked.
+    /// A note for the user.
     pub note: Option<String>,
-    /// It is as `VACUUM INTO` wrote it, and no gateway has run on it since.
+    /// Whether it is in the state `VACUUM INTO` leaves: no gateway has run on it.
     pub is_backup: bool,
-    /// Keeps a gateway from starting meanwhile.
+    /// Keeps a gateway from starting while this is open.
     _lock: Option<Lock>,
     _copy: Option<TemporaryFolder>,
-    /// How the file was; `None` where others may write.
+    /// The file's state when it was opened; `None` if others may write to it.
     as_found: Option<(PathBuf, PathBuf, Fingerprint)>,
-    /// The file, where it is all there is to read.
+    /// The file, if it is to be read alone, without a log.
     alone: Option<PathBuf>,
 }
 
-/// Why nothing can be said.
+/// Why no verdict is possible.
 #[derive(Debug)]
 pub enum SourceError {
-    /// It cannot be read, or is not the gateway's.
+    /// It cannot be read, or is not a gateway database.
     Unreadable(String),
-    /// It can be read, but what it means is in doubt.
+    /// It can be read, but its meaning is in doubt.
     Undecidable(String),
 }
 
@@ -74,7 +74,7 @@ impl fmt::Display for SourceError {
 impl std::error::Error for SourceError {}
 
 impl SourceError {
-    /// The same, of that file.
+    /// Prefixes the message with the path.
     fn of(self, path: &Path) -> Self {
         let line = format!("{}: {self}", path.display());
         match self {
@@ -84,15 +84,15 @@ impl SourceError {
     }
 }
 
-/// What to do with a log of which the guard cannot say whether it belongs.
+/// What to do with a log that the guard cannot attribute to the database.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum WalPolicy {
-    /// Say that it cannot be told.
+    /// Reject the database as undecidable.
     #[default]
     Judge,
-    /// Count its rows.
+    /// Include its rows.
     Replay,
-    /// Leave it out.
+    /// Ignore it.
     Ignore,
 }
 
@@ -109,13 +109,13 @@ pub fn open(path: &Path, policy: WalPolicy) -> Result<Source, SourceError> {
         return Err(SourceError::Unreadable(line));
     }
     if !metadata.is_file() {
-        // A pipe: not a database in any case.
+        // A pipe, for example; it cannot be a database.
         return Ok(Source::Export(file));
     }
     let mut beginning = Vec::new();
     file.by_ref().take(MAGIC.len() as u64).read_to_end(&mut beginning).map_err(unreadable)?;
     if beginning != MAGIC {
-        return match is_no_export(path, &beginning) {
+        return match why_not_export(path, &beginning) {
             Some(line) => Err(SourceError::Unreadable(line)),
             None => Ok(Source::Export(File::open(path).map_err(unreadable)?)),
         };
@@ -128,9 +128,9 @@ pub fn open(path: &Path, policy: WalPolicy) -> Result<Source, SourceError> {
     Ok(Source::Database(Box::new(database)))
 }
 
-/// Why a file that begins like this is not read as JSON: it should have been a database, by
-/// most of its first bytes, by its name or by the manifest beside it, or no JSON begins so.
-fn is_no_export(path: &Path, beginning: &[u8]) -> Option<String> {
+/// Why a file that starts with these bytes is not read as JSON: most of its first bytes, its
+/// name or a manifest beside it mark it as a database, or JSON cannot start like this.
+fn why_not_export(path: &Path, beginning: &[u8]) -> Option<String> {
     let shown = path.display();
     let no_database = |why| Some(format!("{shown} is not a whole SQLite database: {why}"));
     let others = "its first bytes are not those of one";
@@ -148,14 +148,14 @@ fn is_no_export(path: &Path, beginning: &[u8]) -> Option<String> {
     }
 }
 
-/// Opens a database of which a few rows are to be read.
+/// Opens a database to read a few of its rows.
 pub(crate) fn open_witness(path: &Path) -> Result<Database, SourceError> {
     let database = open_database(path, WalPolicy::Judge, Reading::Part)?;
     migrate::check(&database.connection).map_err(undecidable)?;
     Ok(database)
 }
 
-/// How much of a database is going to be read.
+/// How much of a database will be read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reading {
     Whole,
@@ -221,8 +221,9 @@ fn plan(layout: &Layout, policy: WalPolicy) -> Result<LogPlan, Refusal> {
     }
 }
 
-/// Where the guard doubts a log's owner, it names the settings of a start; whoever verifies
-/// has options. It is that doubt where a choice would have ended it.
+/// Replaces the remedy where the guard cannot attribute the log: it suggests startup settings,
+/// but the verifier has command-line options. A refusal has this cause if a [`WalChoice`] would
+/// have resolved it.
 fn ways_out(layout: &Layout, refusal: Refusal, reading: Reading) -> Refusal {
     let log = guard::wal::read(&layout.wal).ok().flatten();
     let choice = log.map(|log| WalChoice { replay: true, log_id: log.id });
@@ -253,14 +254,14 @@ fn open_with_log(layout: &Layout) -> Result<(Connection, Option<TemporaryFolder>
     Ok((connection, Some(folder)))
 }
 
-/// Not `fs::copy`, which copies the mode too: SQLite could not recover the log of a
-/// copy that it may not write to.
+/// Not `fs::copy`, which also copies the mode: SQLite cannot recover the log of a read-only
+/// copy.
 fn copy_content(from: &Path, to: &Path) -> io::Result<u64> {
     io::copy(&mut File::open(from)?, &mut files::create_private_file(to)?)
 }
 
-/// Reads the file once from front to back: SQLite reads page by page, which on a
-/// cold disk takes ten times as long. Only a help, so a failure is left to SQLite.
+/// Reads the file once from front to back. SQLite reads page by page, which takes ten times as
+/// long on a cold disk. This is only an optimization, so SQLite is left to report failures.
 fn read_ahead(path: &Path) {
     if let Ok(mut file) = File::open(path)
         && let Err(error) = io::copy(&mut file, &mut io::sink())
@@ -269,9 +270,9 @@ fn read_ahead(path: &Path) {
     }
 }
 
-/// What is to be said of a schema that can be read. One without its triggers proves as much
-/// as any other, but somebody has been at it; where a table of evidence is not the program's,
-/// what a query shows in its place was made by whoever put it there, and is no evidence.
+/// A note on a readable schema that differs from the program's. Without its triggers, a
+/// database proves as much as any other, but has been tampered with. If an evidence table is
+/// not the program's, its rows come from whoever replaced it and are not evidence.
 fn check_schema(connection: &Connection) -> Result<Option<String>, SourceError> {
     let application = connection.pragma_query_value(None, "application_id", |row| row.get::<_, i32>(0));
     let foreign = application.is_ok_and(|id| id != migrate::APPLICATION_ID);
@@ -286,7 +287,7 @@ fn check_schema(connection: &Connection) -> Result<Option<String>, SourceError> 
 }
 
 impl Database {
-    /// Verifies all of it, on several threads where several connections see the same.
+    /// Verifies the whole database, on several threads if the file cannot change.
     pub fn verify(&self, observer: &mut dyn Observer) -> Result<Summary, Error> {
         match &self.alone {
             Some(path) if !observer.wants_each() => {
@@ -298,21 +299,21 @@ impl Database {
         }
     }
 
-    /// The same, and what witnesses say of it.
+    /// Verifies the whole database and judges it against witnesses.
     pub fn verify_against<'w>(
         &self,
         witnesses: &'w Witnesses,
         observer: &mut dyn Observer,
     ) -> Result<(Summary, witness::Report<'w>), Error> {
         if self.alone.is_none() {
-            // Others may write: both are asked on one view.
+            // Others may write, so both must use one view.
             return witness::verify(&self.connection, witnesses, observer);
         }
         Ok((self.verify(observer)?, witness::judge(&self.connection, witnesses)?))
     }
 
-    /// Whether the file is still as it was when it was opened; a verdict on a file
-    /// that somebody wrote to meanwhile would mean nothing.
+    /// Whether the file is unchanged since it was opened. A verdict on a file that changed
+    /// during verification would be meaningless.
     pub fn is_as_found(&self) -> bool {
         self.as_found
             .as_ref()
@@ -337,7 +338,7 @@ fn cannot_open(path: &Path) -> impl Fn(rusqlite::Error) -> SourceError {
     move |error| SourceError::Unreadable(format!("cannot open {}: {error}", path.display()))
 }
 
-/// A private folder that goes when it is dropped.
+/// A private folder that is removed on drop.
 #[derive(Debug)]
 struct TemporaryFolder(PathBuf);
 

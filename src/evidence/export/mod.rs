@@ -1,7 +1,7 @@
-//! Verifying receipts that were exported as JSON: an array, an object with a
-//! `receipts` array, or one receipt a line; oldest or newest first.
+//! Verifies receipts exported as JSON: an array, an object with a `receipts` array, or one
+//! receipt per line; oldest or newest first.
 //!
-//! The text is cut into receipts as it is read, so a dump of any length takes the
+//! The input is split into receipts as it is read, so an export of any length needs only the
 //! memory of its largest receipt.
 
 mod pieces;
@@ -15,16 +15,16 @@ use crate::domain::receipt::{Break, BreakKind, ChainVerifier, GENESIS, Link, Ord
 use super::{Checked, Observer, Summary};
 use pieces::Pieces;
 
-/// Largest single receipt that is read, in bytes.
+/// Maximum size of a single receipt, in bytes.
 pub const RECEIPT_BYTES_MAX: usize = 4 << 20;
 const PROGRESS_EVERY: u64 = 16_384;
 
 /// Why an export could not be read.
 #[derive(Debug)]
 pub enum ExportError {
-    /// The system refused.
+    /// Reading failed.
     Io(io::Error),
-    /// It is not what this module reads.
+    /// It is not in a form that this module reads.
     Syntax(String),
 }
 
@@ -56,7 +56,7 @@ pub fn verify(input: impl Read, observer: &mut dyn Observer) -> Result<Summary, 
     Ok(verification.finish())
 }
 
-/// Verifies receipts that have been read already.
+/// Verifies receipts that have already been parsed.
 pub fn verify_values(receipts: &[Json], observer: &mut dyn Observer) -> Summary {
     let mut verification = Export::new(observer);
     for value in receipts {
@@ -65,7 +65,7 @@ pub fn verify_values(receipts: &[Json], observer: &mut dyn Observer) -> Summary 
     verification.finish()
 }
 
-/// What is taken out of one receipt.
+/// The parts of one receipt that verification needs.
 struct Parts {
     seq: Option<i64>,
     id: String,
@@ -81,7 +81,7 @@ struct Parts {
 struct Export<'a> {
     observer: &'a mut dyn Observer,
     summary: Summary,
-    /// The first receipt waits for the second, which shows the order.
+    /// The first receipt, held until the second one shows the order.
     first: Option<Parts>,
     chain: Option<ChainVerifier>,
     order: Order,
@@ -192,7 +192,7 @@ impl<'a> Export<'a> {
     }
 }
 
-/// The links show the order; where they are broken, the positions do.
+/// The links determine the order or, if they are broken, the positions.
 fn order_of(first: &Parts, second: &Parts) -> Order {
     if second.prev_receipt_hash == first.receipt_hash {
         return Order::OldestFirst;

@@ -1,5 +1,5 @@
-//! Cutting a stream into the JSON texts of its receipts, in whatever form they come: the
-//! brackets and quotes alone are looked at.
+//! Splits a stream, in any of the supported forms, into the JSON texts of its receipts by
+//! looking only at brackets and quotes.
 
 use std::io::BufRead;
 
@@ -9,7 +9,7 @@ use super::{ExportError, RECEIPT_BYTES_MAX, syntax};
 
 const TWICE: &str = "the receipts are given twice";
 
-/// Cuts a stream into the JSON texts of its receipts.
+/// Splits a stream into the JSON texts of its receipts.
 pub(super) struct Pieces<R> {
     input: R,
     piece: Vec<u8>,
@@ -68,7 +68,7 @@ impl<R: BufRead> Pieces<R> {
         Ok(Some(&self.piece))
     }
 
-    /// Finds out the form; true when the first receipt has been read on the way.
+    /// Detects the form. Returns true if that already read the first receipt.
     fn begin(&mut self) -> Result<bool, ExportError> {
         match self.skip_space()? {
             Some(b'[') => {
@@ -82,8 +82,8 @@ impl<R: BufRead> Pieces<R> {
         }
     }
 
-    /// An object is the wrapper of an array if it has the member `receipts`, else
-    /// it is the first receipt of lines.
+    /// An object that has the member `receipts` wraps an array; any other is the first receipt
+    /// of the one-per-line form.
     fn begin_object(&mut self) -> Result<bool, ExportError> {
         self.input.consume(1);
         let mut object = vec![b'{'];
@@ -126,7 +126,7 @@ impl<R: BufRead> Pieces<R> {
         }
     }
 
-    /// A member's name and the colon after it; the name as written stays in `piece`.
+    /// Takes a member's name and the colon after it; leaves the name as written in `piece`.
     fn take_name(&mut self) -> Result<String, ExportError> {
         self.take_value()?;
         let Ok(Json::String(name)) = json::parse(&self.piece) else {
@@ -139,8 +139,8 @@ impl<R: BufRead> Pieces<R> {
         Ok(name)
     }
 
-    /// Nothing but the rest of the wrapper may follow the array, and no second one in
-    /// it: another reader would take that, and this one would have verified the first.
+    /// Only the rest of the wrapper may follow the array, without a second `receipts` member:
+    /// another reader might use that one, while this one verified the first.
     fn end(&mut self, wrapped: bool) -> Result<(), ExportError> {
         let mut open = wrapped;
         loop {
@@ -179,8 +179,8 @@ impl<R: BufRead> Pieces<R> {
         }
     }
 
-    /// Takes one JSON value, whatever it is, by its brackets and quotes; the parser
-    /// judges it afterwards.
+    /// Takes one JSON value of any type by its brackets and quotes; the parser validates it
+    /// later.
     fn take_value(&mut self) -> Result<(), ExportError> {
         self.piece.clear();
         let mut scan = Scan::default();
@@ -203,7 +203,7 @@ impl<R: BufRead> Pieces<R> {
     }
 }
 
-/// How far into a value the bytes have come.
+/// The scanner's state within a value.
 #[derive(Default)]
 struct Scan {
     depth: usize,
@@ -211,17 +211,17 @@ struct Scan {
     escaped: bool,
 }
 
-/// What a byte is to the value.
+/// Where a byte lies relative to the value.
 enum Step {
     Inside,
-    /// Its last one.
+    /// The last byte of the value.
     Last,
-    /// The first one after it: a bare literal ends with what follows it.
+    /// The first byte after it: a bare literal ends only at what follows.
     After,
 }
 
 impl Scan {
-    /// How many of the bytes are the value's, and whether it ends with them.
+    /// How many of the bytes belong to the value, and whether it ends with them.
     fn take(&mut self, bytes: &[u8]) -> (usize, bool) {
         for (index, &byte) in bytes.iter().enumerate() {
             match self.step(byte) {

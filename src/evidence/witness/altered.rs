@@ -1,9 +1,9 @@
-//! Files that are not what was written: manifests, by the one after them, and backups, by
-//! their manifests.
+//! Detects files that have changed since they were written: manifests, by their successors,
+//! and backups, by their manifests.
 //!
-//! One file is read whole, the one that is verified. Of the others that manifests describe
-//! the sizes are compared, which finds one that was cut or emptied; a witness that is gone,
-//! or a backup that was pruned, accuses nobody.
+//! Only the file being verified is read in full. Of the other files that manifests describe,
+//! only the sizes are compared, which finds those that were truncated or emptied. A missing
+//! witness or a pruned backup is not an offence.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -19,27 +19,27 @@ use crate::store::files;
 
 use super::{Described, Report, Witness, Witnesses};
 
-/// How much is read at a time for a digest.
+/// Buffer size for computing a digest.
 const DIGEST_BYTES: usize = 1 << 20;
 
-/// A file that is not what was written.
+/// A file that has changed since it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Altered {
     /// `manifest_altered`, `digest_mismatch` or `count_mismatch`.
     pub kind: &'static str,
     /// The file.
     pub path: PathBuf,
-    /// The manifest that says what it was.
+    /// The manifest that describes its original state.
     pub witness: PathBuf,
-    /// Its SHA-256, its size, or how many of what it held, then.
+    /// Its original SHA-256, size, or number of receipts or decisions.
     pub expected: String,
-    /// And now.
+    /// The current value.
     pub found: String,
 }
 
 impl Witnesses {
-    /// Manifests that are not what the one after them says they were. A name is looked
-    /// for in the same folder first; elsewhere, any file of that name and digest will do.
+    /// Manifests that differ from what their successors state. A name is looked up in the same
+    /// folder first; failing that, any file with that name and digest will do.
     pub(super) fn altered_manifests(&self) -> Vec<Altered> {
         let mut by_name: BTreeMap<_, Vec<&(PathBuf, Hash)>> = BTreeMap::new();
         for manifest in &self.manifests {
@@ -66,8 +66,8 @@ impl Witnesses {
         altered
     }
 
-    /// Whether the file at `path`, in which `found` was found, is the one that a manifest
-    /// beside it describes; reads the file whole where there is one.
+    /// Compares the file at `path`, whose verification returned `found`, with the manifests
+    /// beside it that describe it. Reads the whole file if there is one.
     pub fn check_file(&self, path: &Path, found: &Summary) -> io::Result<Vec<Altered>> {
         let place = Place::of(path)?;
         let beside = self.all.iter().filter_map(|witness| {
@@ -96,8 +96,8 @@ impl Witnesses {
 }
 
 impl Report<'_> {
-    /// Which of the other files that manifests of the chain describe, as far as they are
-    /// still there, have another size.
+    /// The other files described by manifests of the chain that still exist and have a
+    /// different size.
     pub fn check_others(&self, path: &Path) -> io::Result<Vec<Altered>> {
         let place = Place::of(path)?;
         let check = |witness: &Witness| {
@@ -118,7 +118,7 @@ impl Report<'_> {
     }
 }
 
-/// Where a file is, however its folder was named.
+/// A file's location, independent of how its folder was spelled.
 struct Place<'a> {
     folder: PathBuf,
     name: Option<&'a OsStr>,
@@ -129,7 +129,7 @@ impl<'a> Place<'a> {
         Ok(Place { folder: fs::canonicalize(files::folder_of(path))?, name: path.file_name() })
     }
 
-    /// Whether this is where the file lies that the witness describes.
+    /// Whether the file that the witness describes is at this location.
     fn is_of(&self, witness: &Witness, described: &Described) -> bool {
         self.name == Some(OsStr::new(&described.file.name))
             && fs::canonicalize(files::folder_of(&witness.path)).is_ok_and(|folder| folder == self.folder)

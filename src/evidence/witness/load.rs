@@ -1,4 +1,4 @@
-//! Reading witnesses from where they lie: manifests, backups, folders of both.
+//! Loads witnesses: manifests, backups, and folders of both.
 
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
@@ -20,10 +20,9 @@ use super::verdict::Pin;
 use super::{Described, Unreadable, Witness, Witnesses};
 
 impl Witnesses {
-    /// The manifests in a folder, for the chain `chain_id`. Those that cannot be read are
-    /// listed, and the backups that they describe speak for themselves; no other database
-    /// is opened, and `live`, which is to be judged, in no case. A folder that is not there
-    /// holds none.
+    /// The manifests in a folder, for the chain `chain_id`. For an unreadable manifest, which is
+    /// listed as such, the backup beside it serves as the witness. No other database is opened,
+    /// and never `live`, the one to be judged. A missing folder has no manifests.
     pub fn of_folder(path: &Path, chain_id: &str, live: &Path) -> io::Result<Self> {
         let mut found = Witnesses { chain_id: chain_id.to_owned(), ..Witnesses::default() };
         let entries = match entries(path) {
@@ -37,9 +36,9 @@ impl Witnesses {
         Ok(found)
     }
 
-    /// What stands at each of `paths`, to judge the file `judged` with: a manifest, a
-    /// backup, or a folder with its manifests, and its databases that have none. A path
-    /// that is none of these is an error; a file in a folder is listed as unreadable.
+    /// The witnesses at `paths`, for judging the file `judged`. Each path is a manifest, a
+    /// backup, or a folder, which supplies its manifests and its databases without one. Any
+    /// other path is an error; an unusable file in a folder is listed as unreadable.
     pub fn of_paths(paths: &[PathBuf], chain_id: &str, judged: &Path) -> Result<Self, SourceError> {
         let mut found = Witnesses { chain_id: chain_id.to_owned(), ..Witnesses::default() };
         let own = FileId::of(&fs::metadata(judged).map_err(unreadable(judged))?);
@@ -79,8 +78,8 @@ impl Witnesses {
         Ok(())
     }
 
-    /// A manifest, or else the backup beside it: a head must not go unseen for a damaged
-    /// manifest.
+    /// Adds a manifest or, if it is unreadable, the backup beside it: a damaged manifest must
+    /// not hide a head.
     fn keep_manifest(&mut self, path: &Path, own: Option<FileId>) {
         let Err(unreadable) = self.add_manifest(path) else { return };
         self.unreadable.push(unreadable);
@@ -106,7 +105,7 @@ impl Witnesses {
     fn add_manifest(&mut self, path: &Path) -> Result<(), Unreadable> {
         let unreadable = |reason: String| Unreadable { path: path.to_owned(), reason };
         let bytes = manifest::read(path).map_err(|error| unreadable(error.to_string()))?;
-        // Also of one that says nothing: the manifest after it knows what it was.
+        // Kept even if it does not parse: its successor states its digest.
         self.manifests.push((path.to_owned(), Hash::of(&bytes)));
         let manifest = Manifest::parse(&bytes).map_err(|error| unreadable(error.to_string()))?;
         self.all.push(Witness {
@@ -135,7 +134,7 @@ fn unreadable(path: &Path) -> impl Fn(io::Error) -> SourceError {
     move |error| SourceError::Unreadable(format!("cannot read {}: {error}", path.display()))
 }
 
-/// The files of a folder in the order of their names; hidden ones are half done.
+/// The files in a folder, sorted by name. Hidden files are incomplete and are skipped.
 fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -157,8 +156,8 @@ fn is_database(path: &Path) -> io::Result<bool> {
     header::is_database(&files::open_file(path)?)
 }
 
-/// A database by its head alone: what it says before that is not verified, and not
-/// believed either.
+/// A database as a witness, by its head alone. Its earlier history is neither verified nor
+/// relied on.
 fn of_database(path: &Path) -> Result<Witness, String> {
     let database = source::open_witness(path).map_err(|error| error.to_string())?;
     let pin = pin(&database.connection).map_err(|error| error.to_string())?;

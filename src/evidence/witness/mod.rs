@@ -1,10 +1,9 @@
-//! Witnesses: what was kept of a chain elsewhere, and what it says of the chain now.
+//! Witnesses: records of a chain kept elsewhere, and what they say about it now.
 //!
-//! A chain that was cut off, rewritten or continued from an old copy is whole by
-//! itself; only somebody who saw the lost part can tell. A manifest of a backup is
-//! such a witness, and so is a backup. Judging looks up the receipts at the witnesses'
-//! positions and nothing else; that the chain between them is whole is the verifier's
-//! to say.
+//! A chain that was truncated, rewritten or continued from an old copy still verifies on its
+//! own; only a witness that saw the lost part can reveal the loss. A backup's manifest is such
+//! a witness, and so is a backup. Judging looks up only the receipts at the witnesses'
+//! positions; whether the chain between them is intact is up to the verifier.
 
 mod altered;
 mod load;
@@ -33,11 +32,11 @@ pub struct Witness {
     pub path: PathBuf,
     /// What it knows.
     pub pin: Pin,
-    /// When it was made, where it says so.
+    /// When it was made, if it states that.
     pub created_at: Option<Timestamp>,
-    /// What a manifest says of its backup; `None` for a backup itself.
+    /// What a manifest says about its backup; `None` for a backup itself.
     pub described: Option<Described>,
-    /// The manifest before it.
+    /// The previous manifest, if it names one.
     pub previous: Option<Previous>,
 }
 
@@ -52,78 +51,79 @@ pub struct Described {
     pub decisions: u64,
 }
 
-/// What should be a witness and cannot be read.
+/// A supposed witness that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreadable {
     /// The file.
     pub path: PathBuf,
-    /// Why not.
+    /// Why it cannot be read.
     pub reason: String,
 }
 
-/// The witnesses that somebody offers for one chain; among them may be those of others.
+/// The witnesses offered for one chain; some may belong to other chains.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Witnesses {
     chain_id: String,
     all: Vec<Witness>,
-    /// Every file that is or should be a manifest, with its digest.
+    /// Every file that is, or is supposed to be, a manifest, with its digest.
     manifests: Vec<(PathBuf, Hash)>,
     unreadable: Vec<Unreadable>,
 }
 
-/// What one witness of the chain says.
+/// The judgement of one witness of the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judged<'w> {
     /// The witness.
     pub witness: &'w Witness,
     /// What it says.
     pub verdict: Verdict,
-    /// What stands at its position now.
+    /// The receipt at its position now.
     pub found: Option<Standing>,
 }
 
-/// What all of them say.
+/// The judgement of all witnesses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report<'w> {
     /// Each witness of the chain.
     pub judged: Vec<Judged<'w>>,
-    /// The newest witness of the chain, by position, whatever it says.
+    /// The newest witness of the chain by position, whatever its verdict.
     pub newest: Option<&'w Witness>,
-    /// How many witnesses are of other chains.
+    /// How many witnesses belong to other chains.
     pub other_chains: usize,
-    /// What could not be read.
+    /// Supposed witnesses that could not be read.
     pub unreadable: &'w [Unreadable],
-    /// Files that are not what was written.
+    /// Files that have changed since they were written.
     pub altered: Vec<Altered>,
     /// Position of the chain's last receipt.
     pub head_seq: i64,
-    /// The restores that the chain records, where a verdict depends on them.
+    /// The restores that the chain records; loaded only if a verdict depends on them.
     restores: Vec<Restore>,
 }
 
 impl Judged<'_> {
-    /// Whether the witness says itself that its branch was begun by a restore which the
-    /// chain does not have.
+    /// Whether the witness itself shows that its branch began with a restore that the chain
+    /// does not have.
     pub fn left_by_restore(&self, is_own: impl Fn(&Position) -> bool) -> bool {
         self.verdict == Verdict::Forked && !self.witness.pin.restores.iter().all(is_own)
     }
 }
 
 impl Report<'_> {
-    /// The newest position whose witness matches; `None` where no witness does.
+    /// The highest position with a matching witness; `None` if no witness matches.
     pub fn seen_seq(&self) -> Option<i64> {
         let matched = self.judged.iter().filter(|judged| judged.verdict == Verdict::Matched);
         matched.map(|judged| judged.witness.pin.seq).max()
     }
 
-    /// How many witnesses say what `is` asks for.
+    /// How many verdicts satisfy `is`.
     pub fn count(&self, is: impl Fn(Verdict) -> bool) -> usize {
         self.judged.iter().filter(|judged| is(judged.verdict)).count()
     }
 
-    /// The chain is that of a backup on which no gateway has run: where it ends as one
-    /// of the witnesses does, those beyond its end are later, and nothing was cut off. So
-    /// are those of a branch that a restore began: also of an older backup, by mistake.
+    /// Adjusts the verdicts for a backup on which no gateway has run. If its chain ends at a
+    /// matching witness, witnesses beyond its end are merely later, and nothing was truncated.
+    /// The same goes for witnesses on a branch begun by a restore, even a mistaken restore of an
+    /// older backup.
     pub fn of_backup(mut self) -> Self {
         if self.seen_seq() == Some(self.head_seq) {
             let own = &self.restores;
@@ -137,14 +137,14 @@ impl Report<'_> {
         self
     }
 
-    /// The whole, of a chain that does or does not verify by itself.
+    /// The overall verdict; `broken` if the chain does not verify on its own.
     pub fn overall(&self, broken: bool) -> Overall {
         let verdicts: Vec<Verdict> = self.judged.iter().map(|judged| judged.verdict).collect();
         verdict::overall(broken, &verdicts, !self.altered.is_empty())
     }
 }
 
-/// Verifies the whole chain, and judges it by its witnesses, on one view.
+/// Verifies the whole chain and judges it against its witnesses, on one view.
 pub fn verify<'w>(
     connection: &Connection,
     witnesses: &'w Witnesses,
@@ -157,8 +157,8 @@ pub fn verify<'w>(
     Ok((summary, report))
 }
 
-/// What the witnesses say of the chain in a database, on one view of it. To be asked
-/// after they were loaded: what they saw must be there by then.
+/// Judges the chain in a database against its witnesses, on one view. The view must begin
+/// after the witnesses were loaded, so that it includes everything they saw.
 pub fn judge<'w>(connection: &Connection, witnesses: &'w Witnesses) -> Result<Report<'w>, Error> {
     if connection.is_autocommit() {
         let view = connection.unchecked_transaction().map_err(Error::cannot("begin to read"))?;
@@ -185,7 +185,7 @@ fn judge_view<'w>(connection: &Connection, witnesses: &'w Witnesses) -> Result<R
         let verdict = verdict::judge(&witness.pin, &chain, found.as_ref());
         judged.push(Judged { witness, verdict, found });
     }
-    // Finding the restores may mean reading the chain, so only where one could matter.
+    // Finding the restores may require reading the whole chain, so only if one could matter.
     if judged.iter().any(|judged| judged.verdict.is_offence()) {
         chain.restores = restores(connection)?;
         for one in &mut judged {
@@ -210,8 +210,8 @@ fn restores(connection: &Connection) -> Result<Vec<Restore>, Error> {
 }
 
 impl Witnesses {
-    /// The most recent witness with a receipt, of whatever chain; one without a time sorts
-    /// before those with one.
+    /// The most recent witness with a receipt, of any chain. Witnesses without a time count as
+    /// older than those with one.
     pub fn latest(&self) -> Option<&Witness> {
         let with_receipt = self.all.iter().filter(|witness| witness.pin.seq > 0);
         with_receipt.max_by_key(|witness| (witness.created_at, witness.pin.seq))

@@ -1,4 +1,4 @@
-//! What one witness says of a chain, and all of them together. Pure: no files, no SQL.
+//! Verdicts of single witnesses, and the overall verdict. Pure: no files, no SQL.
 
 use crate::domain::restore::{Position, Restore};
 
@@ -7,15 +7,15 @@ use crate::domain::restore::{Position, Restore};
 pub struct Pin {
     /// The chain.
     pub chain_id: String,
-    /// Hash of its first receipt; `None` where it was empty.
+    /// Hash of its first receipt; `None` if it was empty.
     pub genesis_hash: Option<String>,
-    /// Position of the newest receipt; 0 where there was none.
+    /// Position of the newest receipt; 0 if there was none.
     pub seq: i64,
     /// Its id.
     pub receipt_id: Option<String>,
     /// Its hash.
     pub receipt_hash: String,
-    /// The newest restores in that history.
+    /// The latest restores in that history.
     pub restores: Vec<Position>,
 }
 
@@ -25,15 +25,15 @@ impl Pin {
         Position { seq: self.seq, receipt_hash: self.receipt_hash.clone() }
     }
 
-    /// Whether this is of the chain. The id alone is not covered by any hash; the first
-    /// receipt is, and no two chains share it.
+    /// Whether this belongs to the chain. The id is not covered by any hash; the first receipt
+    /// is, and no two chains share it.
     pub fn is_of(&self, chain_id: &str, genesis_hash: Option<&str>) -> bool {
         self.chain_id == chain_id
             || (self.genesis_hash.is_some() && self.genesis_hash.as_deref() == genesis_hash)
     }
 }
 
-/// The chain that is judged.
+/// The chain being judged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Chain {
     /// Its id.
@@ -46,7 +46,7 @@ pub struct Chain {
     pub restores: Vec<Restore>,
 }
 
-/// The receipt that stands at a witness's position.
+/// The receipt found at a witness's position.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     /// Its id.
@@ -56,13 +56,13 @@ pub struct Standing {
 }
 
 impl Restore {
-    /// Whether this very witness was known, and left.
+    /// Whether this restore records leaving exactly this witness's head.
     fn names(&self, pin: &Pin) -> bool {
         self.left.contains(&pin.position())
     }
 
-    /// Whether the witness's branch is one that this restore left, and that was known:
-    /// it does not hold the restore itself, and ends no later than the newest known head.
+    /// Whether this restore left the witness's branch, and knew it: the branch does not contain
+    /// the restore itself, and ends no later than the newest known head.
     fn covers(&self, pin: &Pin, common: i64) -> bool {
         self.at.seq > common && self.at.seq <= pin.seq && self.known_seq.is_some_and(|known| pin.seq <= known)
     }
@@ -73,23 +73,23 @@ impl Restore {
 pub enum Verdict {
     /// The chain holds the witnessed history.
     Matched,
-    /// The same receipt, or the first one, has another hash.
+    /// The same receipt, or the first one, has a different hash.
     Rewritten,
-    /// Another receipt stands at the witness's position.
+    /// A different receipt is at the witness's position.
     Forked,
-    /// The chain left the witnessed branch by a restore that it records.
+    /// The chain left the witnessed branch through a restore that it records.
     Acknowledged {
         /// Where the restore is recorded.
         restored_at: i64,
     },
     /// The chain ends before the witness's position.
     Truncated,
-    /// The same, of a backup that no gateway has run on: the witness is later.
+    /// The witness is newer than the chain, which is that of a backup no gateway has run on.
     Later,
 }
 
 impl Verdict {
-    /// Whether something is wrong.
+    /// Whether the chain contradicts the witness.
     pub fn is_offence(self) -> bool {
         match self {
             Verdict::Rewritten | Verdict::Forked | Verdict::Truncated => true,
@@ -110,7 +110,7 @@ impl Verdict {
     }
 }
 
-/// What a witness of `chain` says, where `found` stands at its position.
+/// Judges `chain` against a witness, where `found` is the receipt at the witness's position.
 pub fn judge(pin: &Pin, chain: &Chain, found: Option<&Standing>) -> Verdict {
     if let Some(restore) = chain.restores.iter().find(|restore| restore.names(pin)) {
         return Verdict::Acknowledged { restored_at: restore.at.seq };
@@ -121,7 +121,7 @@ pub fn judge(pin: &Pin, chain: &Chain, found: Option<&Standing>) -> Verdict {
         return Verdict::Rewritten;
     }
     if pin.chain_id != chain.chain_id {
-        // The same first receipt under another name: somebody has been at it.
+        // The same first receipt under a different chain id: tampered with.
         return Verdict::Rewritten;
     }
     match found {
@@ -130,36 +130,36 @@ pub fn judge(pin: &Pin, chain: &Chain, found: Option<&Standing>) -> Verdict {
         Some(found) if pin.receipt_id.as_ref() == Some(&found.receipt_id) => Verdict::Rewritten,
         Some(_) => acknowledged(pin, chain).unwrap_or(Verdict::Forked),
         None if pin.seq > chain.head_seq => acknowledged(pin, chain).unwrap_or(Verdict::Truncated),
-        // A gap: the receipt was taken out of the middle.
+        // A gap: the receipt was removed from the middle.
         None => Verdict::Rewritten,
     }
 }
 
 fn acknowledged(pin: &Pin, chain: &Chain) -> Option<Verdict> {
-    // Hashes are chained: with the newest restore that both hold, both hold all before it.
+    // Hashes are chained: sharing a restore means sharing everything before it.
     let is_common = |restore: &&Restore| pin.restores.contains(&restore.at);
     let common = chain.restores.iter().filter(is_common).map(|restore| restore.at.seq).max().unwrap_or(0);
     let covering = chain.restores.iter().filter(|restore| restore.covers(pin, common));
     covering.map(|restore| Verdict::Acknowledged { restored_at: restore.at.seq }).next()
 }
 
-/// The whole of a verification against witnesses.
+/// The overall verdict of a verification against witnesses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Overall {
-    /// The chain is whole, and holds what every witness of it saw.
+    /// The chain is intact and consistent with every witness of it.
     Verified,
-    /// The chain does not verify by itself.
+    /// The chain does not verify on its own.
     Broken,
-    /// Receipts that were witnessed have been changed.
+    /// Witnessed receipts were changed.
     Rewritten,
-    /// The chain left a witnessed branch, and records no restore.
+    /// The chain left a witnessed branch without recording a restore.
     Forked,
     /// Witnessed receipts are missing at its end.
     Truncated,
-    /// A manifest, or a backup that one describes, is not what was written, as far as was
-    /// looked at.
+    /// A manifest, or a backup that one describes, has changed since it was written, as far as
+    /// was checked.
     Altered,
-    /// The chain is whole, and no witness is of it.
+    /// The chain is intact, but none of the witnesses belongs to it.
     Unwitnessed,
 }
 
@@ -178,7 +178,7 @@ impl Overall {
     }
 }
 
-/// The worst of it: of a broken chain, of each witness of it, of altered files.
+/// The worst finding: a broken chain, then the verdicts of its witnesses, then altered files.
 pub fn overall(broken: bool, verdicts: &[Verdict], altered: bool) -> Overall {
     let has = |verdict| verdicts.contains(&verdict);
     if broken {
