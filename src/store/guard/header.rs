@@ -1,6 +1,6 @@
-//! The first 100 bytes of a database file, read without SQLite.
+//! Parses the first 100 bytes of a database file without SQLite.
 //!
-//! Section 1.3 of SQLite's "Database File Format".
+//! See section 1.3 of SQLite's "Database File Format".
 
 use std::fs::File;
 use std::io;
@@ -11,7 +11,7 @@ use super::wal::be32;
 pub(crate) const HEADER_BYTES: usize = 100;
 pub(crate) const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
-/// Whether a file begins as a database does. Does not move its cursor.
+/// Whether a file starts with SQLite's magic. Does not move the file's cursor.
 pub(crate) fn is_database(file: &File) -> io::Result<bool> {
     let mut magic = [0; MAGIC.len()];
     match file.read_exact_at(&mut magic, 0) {
@@ -21,7 +21,7 @@ pub(crate) fn is_database(file: &File) -> io::Result<bool> {
     }
 }
 
-/// What the guard looks at.
+/// The header fields that the guard uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DatabaseHeader {
     pub(crate) page_size: u32,
@@ -47,17 +47,17 @@ impl DatabaseHeader {
         }
     }
 
-    /// Last used with a write-ahead log: what a running gateway leaves.
+    /// Whether it was last used with a write-ahead log, as by a gateway.
     pub(crate) fn is_wal(&self) -> bool {
         (self.write_version, self.read_version) == (2, 2)
     }
 
-    /// Last used with a rollback journal: what `VACUUM INTO` writes.
+    /// Whether it was last used with a rollback journal, as `VACUUM INTO` writes it.
     pub(crate) fn is_rollback(&self) -> bool {
         (self.write_version, self.read_version) == (1, 1)
     }
 
-    /// How many pages the file should have, where the header's own count is valid.
+    /// How many pages the file should have; `None` if the header's count is not valid.
     pub(crate) fn valid_page_count(&self) -> Option<u32> {
         (self.version_valid_for == self.change_counter && self.page_count > 0).then_some(self.page_count)
     }

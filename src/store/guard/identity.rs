@@ -1,8 +1,8 @@
-//! Which file the gateway ran on last, kept beside the database.
+//! Records, beside the database, which file the gateway last ran on.
 //!
-//! A file that was put in the database's place has another identity, whatever its
-//! content says. The record is written and synced before SQLite opens the file, so
-//! that a log can never be older than the record it is judged by.
+//! A file put in the database's place has a different identity, whatever its content. The
+//! record is written and synced before SQLite opens the file, so a log is never older than the
+//! record it is judged by.
 
 use std::fs::Metadata;
 use std::io;
@@ -14,16 +14,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::store::files;
 
-/// What tells a file from every other that ever had its name.
+/// Distinguishes a file from every other that ever had its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
     device: u64,
     inode: u64,
-    /// Nanoseconds since the epoch, where the file system keeps it.
+    /// Birth time in nanoseconds since the epoch, if the file system stores it.
     born_ns: Option<u64>,
 }
 
-/// How a file was left by a clean stop.
+/// The state in which a clean stop left a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Stamp {
     bytes: u64,
@@ -37,8 +37,8 @@ pub(crate) struct Record {
     pub(crate) identity: Identity,
     /// Absent while a gateway runs, and after it was killed.
     pub(crate) stopped: Option<Stamp>,
-    /// Of a restored copy: the hash of the head it came with, until the chain itself
-    /// says that it was restored.
+    /// For a restored copy, the hash of the head it came with, until the chain records the
+    /// restore.
     #[serde(default)]
     pub(crate) restored_head: Option<String>,
 }
@@ -53,10 +53,10 @@ impl Identity {
         }
     }
 
-    /// Whether both are one file. The inode number alone is reused at once by many
-    /// file systems. The device number is compared only where there is no birth
-    /// time: it may change when the machine boots, and an inode number and a birth
-    /// time in nanoseconds do not meet again on another device.
+    /// Whether both are the same file. The inode number is not enough: many file systems reuse
+    /// it immediately. The device number is compared only if a birth time is missing: it may
+    /// change on reboot, and the same inode number with the same birth time in nanoseconds does
+    /// not occur on another device.
     pub(crate) fn is_same_file(&self, other: &Identity) -> bool {
         self.inode == other.inode
             && match (self.born_ns, other.born_ns) {
@@ -72,11 +72,11 @@ impl Stamp {
     }
 }
 
-/// More than any record has.
+/// Maximum size of a record file; no real one comes close.
 const BYTES_MAX: u64 = 1 << 16;
 
 impl Record {
-    /// The record at `path`; `None` when there is none, or none that can be read.
+    /// The record at `path`; `None` if it is missing or malformed.
     pub(crate) fn read(path: &Path) -> io::Result<Option<Self>> {
         match files::read_small(path, BYTES_MAX) {
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
@@ -86,7 +86,7 @@ impl Record {
         }
     }
 
-    /// Replaces the record: whole and synced, or as it was.
+    /// Replaces the record atomically and durably.
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
         let text = serde_json::to_vec(self).map_err(io::Error::other)?;
         files::replace(path, &text)

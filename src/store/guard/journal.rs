@@ -1,9 +1,9 @@
-//! Judging a rollback journal that lies beside the database.
+//! Judges a rollback journal found beside the database.
 //!
-//! The gateway uses one only to switch a restored file to the write-ahead log: a
-//! transaction that changes nothing but a few bytes of page 1. A journal of that
-//! shape is the trace of a kill amid the switch, and rolling it back is right. Any
-//! other could replay pages of some other file, so it is refused.
+//! The gateway uses one only to switch a restored file to the write-ahead log, in a
+//! transaction that changes only a few bytes of page 1. A journal of that shape was left by a
+//! kill during the switch, and rolling it back is correct. Any other journal could replay
+//! pages of a different file, so it is rejected.
 
 use std::io;
 use std::ops::Range;
@@ -14,16 +14,16 @@ use super::wal::be32;
 
 const MAGIC: [u8; 8] = [0xd9, 0xd5, 0x05, 0xf9, 0x20, 0xa1, 0x63, 0xd7];
 const HEADER_BYTES: usize = 28;
-/// A journal larger than this is not the switch's: one header sector and one page.
+/// Maximum size of the switch's journal: one header sector and one page.
 const BYTES_MAX: usize = 2 * 65_536 + 16;
-/// Format versions; change counter; schema format and the two version numbers.
+/// Format versions; change counter; version-valid-for and SQLite version number.
 const CHANGED_BY_THE_SWITCH: [Range<usize>; 3] = [18..20, 24..28, 92..100];
 
-/// Whether SQLite may roll this journal back onto `database`, whose first page and
-/// length are given.
+/// Whether SQLite may roll this journal back onto the database with this first page and
+/// length.
 pub(crate) fn is_ours(journal: &[u8], first_page: &[u8], file_bytes: u64) -> bool {
-    // Never hot: SQLite ignores a journal whose first byte is zero. Its header has
-    // no magic until the records are synced, and PERSIST mode takes it off again.
+    // Never hot: SQLite ignores a journal whose first byte is zero. The header gets its magic
+    // only once the records are synced, and PERSIST mode clears it again.
     if journal.first() == Some(&0) {
         return true;
     }
@@ -52,7 +52,8 @@ fn differs_as_by_the_switch(original: &[u8], current: &[u8]) -> bool {
     original.iter().zip(current).enumerate().all(|(at, (a, b))| a == b || may_differ(at))
 }
 
-/// Reads a journal whole, or as much as shows that it is too long.
+/// Reads the whole journal, or just enough to show that it is too long. `None` if it is missing
+/// or empty.
 pub(crate) fn read(path: &std::path::Path) -> io::Result<Option<Vec<u8>>> {
     use io::Read;
     let file = match files::open_file(path) {

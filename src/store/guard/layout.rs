@@ -1,4 +1,4 @@
-//! The names that belong to one database.
+//! The paths that belong to one database.
 
 use std::ffi::OsString;
 use std::fs;
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 use crate::store::error::Refusal;
 use crate::store::files;
 
-/// The names that belong to one database.
+/// The paths that belong to one database.
 #[derive(Debug, Clone)]
 pub struct Layout {
-    /// The database itself, symbolic links resolved as SQLite does.
+    /// The database itself, with symbolic links resolved as SQLite does.
     pub database: PathBuf,
     /// Its write-ahead log.
     pub wal: PathBuf,
@@ -21,16 +21,16 @@ pub struct Layout {
     pub journal: PathBuf,
     /// The gateway's lock.
     pub lock: PathBuf,
-    /// The record of the file the gateway ran on last.
+    /// The record of the file the gateway last ran on.
     pub record: PathBuf,
-    /// A database in the making; hidden, as no backup's name may be, since it is removed
-    /// wherever it is found.
+    /// A database being created. The name is hidden, which no backup's may be, because any
+    /// file found there is removed.
     pub partial: PathBuf,
 }
 
 impl Layout {
-    /// The names around `path`. A link that leads nowhere is refused: following it
-    /// would make a database where nobody looks for one.
+    /// The paths for the database at `path`. Rejects a dangling symbolic link: following it
+    /// would create a database in an unexpected place.
     pub fn of(path: &Path) -> Result<Self, Refusal> {
         let database = match fs::canonicalize(path) {
             Ok(real) => real,
@@ -41,7 +41,7 @@ impl Layout {
                         "remove the link or put its target back",
                     ));
                 }
-                // The folder's links are followed now as they will be once the file is there.
+                // Resolves the folder's links now, as they will be once the file exists.
                 let folder = files::folder_of(path);
                 let folder = fs::canonicalize(folder).map_err(Refusal::io("find", folder))?;
                 path.file_name().map_or_else(|| path.to_owned(), |name| folder.join(name))

@@ -1,9 +1,9 @@
-//! Whether the database and the files beside it have one name each.
+//! Checks that the database and the files beside it have only one name each.
 //!
-//! The lock, the log and the log's index go by the name. Two gateways on two names of one
-//! file would each hold a lock and write a log of its own, and both logs would end up in
-//! the file: the chain would fork. The path cannot show that; the file's own count of its
-//! names does, and for a file that is mounted by itself, the mount.
+//! The lock, the log and the log's index are found by name. Two gateways using two names of
+//! one file would each hold their own lock and write their own log, and both logs would end up
+//! in the file: the chain would fork. The path does not reveal this, but the file's link count
+//! does or, for a file that is itself a mount point, the mount.
 
 use std::fs::{self, Metadata};
 use std::io;
@@ -15,16 +15,16 @@ use crate::store::files::{self, FileId};
 
 use super::{Layout, LogPlan};
 
-/// Refuses a database that has a second name, or beside it a log or an index that has.
+/// Rejects a database that has a second name, or whose journal, log or index has one.
 pub(super) fn check(layout: &Layout, plan: LogPlan) -> Result<(), Refusal> {
     let mut paths = vec![&layout.database, &layout.journal];
-    // What is set aside, and the index that goes with it, is not written to.
+    // A log that is set aside is not written to, nor is its index.
     if plan != LogPlan::SetAside {
         paths.extend([&layout.wal, &layout.shm]);
     }
     for path in paths {
         let Some(metadata) = look_at(path)? else { continue };
-        // A kill amid the making of a database leaves the name that it was made under.
+        // A kill while a database is created may leave its partial name.
         let own = if is_at(&layout.partial, &metadata)? { 2 } else { 1 };
         if metadata.nlink() > own {
             return Err(linked(layout, path, &metadata)?);
@@ -53,7 +53,7 @@ fn linked(layout: &Layout, path: &Path, metadata: &Metadata) -> Result<Refusal, 
     Ok(Refusal::new(what, remedy))
 }
 
-/// Where `scripts/restore.sh` keeps a file until the restore is done.
+/// Where `scripts/restore.sh` keeps a file until the restore is complete.
 fn kept_by_restore(layout: &Layout, path: &Path) -> PathBuf {
     let old = files::with_suffix(&layout.database, ".restoring").join("old");
     old.join(path.file_name().unwrap_or_default())
@@ -67,13 +67,14 @@ fn look_at(path: &Path) -> Result<Option<Metadata>, Refusal> {
     }
 }
 
-/// Whether this very file has the name `path`.
+/// Whether `path` is a name of this file.
 fn is_at(path: &Path, metadata: &Metadata) -> Result<bool, Refusal> {
     let found = FileId::at(path).map_err(Refusal::io("look at", path))?;
     Ok(found == Some(FileId::of(metadata)))
 }
 
-/// Before Linux 5.8, and on other systems, it cannot be told.
+/// Whether the file is itself a mount point. Not detectable before Linux 5.8 or on other
+/// systems; returns false there.
 #[cfg(target_os = "linux")]
 fn is_mount_point(path: &Path) -> io::Result<bool> {
     use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};

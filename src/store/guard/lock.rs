@@ -1,4 +1,4 @@
-//! The lock that makes one gateway a database's only one.
+//! The lock that limits a database to one gateway.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -10,28 +10,27 @@ use std::time::Duration;
 use crate::store::error::Refusal;
 use crate::store::files;
 
-/// How long a start waits before it looks again whether a verifier is done: flock(2)
-/// cannot wait for a while only.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How often a start checks whether a verifier has finished: flock(2) has no timeout.
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// A lock held until it is dropped.
+/// A lock, held until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Lock {
     file: File,
     path: PathBuf,
-    /// Whether the file goes with the lock: it is its holder's own. One that a killed
-    /// gateway left stays until its database is accepted again.
-    takes_its_file: bool,
+    /// Whether dropping the lock removes the file, which it does if the file is the holder's
+    /// own. A file that a killed gateway left stays until its database is accepted again.
+    removes_file: bool,
 }
 
-/// What a look at somebody else's lock shows.
+/// The result of a reader's attempt to lock.
 #[derive(Debug)]
 pub(crate) enum LockState {
-    /// Nobody has ever locked it, or the holder has gone and taken the file along.
+    /// There is no lock file: it was never created, or its last holder removed it.
     Absent,
-    /// Nobody holds it; now this reader does.
+    /// No gateway held it; this reader does now.
     Shared(Lock),
-    /// A gateway runs.
+    /// A gateway is running.
     HeldByGateway,
 }
 
@@ -39,19 +38,19 @@ impl Lock {
     /// The gateway's lock. Waits for readers of the stopped database to finish.
     pub(crate) fn exclusive(path: &Path) -> Result<Self, Refusal> {
         let cannot = Refusal::io("lock", path);
-        let mut waits = false;
+        let mut waiting = false;
         loop {
-            let (file, made) = open_or_make(path).map_err(&cannot)?;
+            let (file, created) = open_or_create(path).map_err(&cannot)?;
             loop {
                 match file.try_lock() {
                     Ok(()) => break,
                     Err(TryLockError::WouldBlock) => {}
                     Err(TryLockError::Error(error)) => return Err(cannot(error)),
                 }
-                // A verifier shares it, and will be done; a gateway does not.
+                // A verifier's lock is shared, and it will finish; a gateway's is exclusive.
                 match file.try_lock_shared() {
                     Ok(()) => {
-                        if !std::mem::replace(&mut waits, true) {
+                        if !std::mem::replace(&mut waiting, true) {
                             log::info!("waiting for a verifier that reads the database");
                         }
                         file.unlock().map_err(&cannot)?;
@@ -59,15 +58,15 @@ impl Lock {
                     Err(TryLockError::WouldBlock) => return Err(held(path)),
                     Err(TryLockError::Error(error)) => return Err(cannot(error)),
                 }
-                thread::park_timeout(LOOK_AGAIN);
+                thread::park_timeout(RETRY_INTERVAL);
             }
             if files::has_name(&file, path).map_err(&cannot)? {
-                return Ok(Lock { file, path: path.to_owned(), takes_its_file: made });
+                return Ok(Lock { file, path: path.to_owned(), removes_file: created });
             }
         }
     }
 
-    /// A reader's lock on a database that should be stopped. Makes no file.
+    /// A reader's lock on a database whose gateway should be stopped. Creates no file.
     pub(crate) fn shared(path: &Path) -> io::Result<LockState> {
         loop {
             let file = match files::open_file(path) {
@@ -77,11 +76,7 @@ impl Lock {
             };
             match file.try_lock_shared() {
                 Ok(()) if files::has_name(&file, path)? => {
-                    return Ok(LockState::Shared(Lock {
-                        file,
-                        path: path.to_owned(),
-                        takes_its_file: false,
-                    }));
+                    return Ok(LockState::Shared(Lock { file, path: path.to_owned(), removes_file: false }));
                 }
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => return Ok(LockState::HeldByGateway),
@@ -90,9 +85,9 @@ impl Lock {
         }
     }
 
-    /// Makes the file this lock's own.
+    /// Takes ownership of the file, so that dropping the lock removes it.
     pub(crate) fn adopt_file(&mut self) {
-        self.takes_its_file = true;
+        self.removes_file = true;
     }
 
     /// Replaces the file's content.
@@ -106,7 +101,7 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        if !self.takes_its_file {
+        if !self.removes_file {
             return;
         }
         let removed = files::has_name(&self.file, &self.path)
@@ -117,8 +112,8 @@ impl Drop for Lock {
     }
 }
 
-/// The file, and whether it had to be made.
-fn open_or_make(path: &Path) -> io::Result<(File, bool)> {
+/// The file, and whether it was created.
+fn open_or_create(path: &Path) -> io::Result<(File, bool)> {
     loop {
         let mut options = OpenOptions::new();
         options.read(true).write(true).mode(0o600);
@@ -130,7 +125,7 @@ fn open_or_make(path: &Path) -> io::Result<(File, bool)> {
         match options.open(path) {
             Ok(file) if file.metadata()?.is_file() => return Ok((file, false)),
             Ok(_) => return Err(files::no_regular_file()),
-            // Its holder has just gone, and taken it along.
+            // Its holder has just removed it.
             Err(error) if files::is_absent(&error) => {}
             Err(error) => return Err(error),
         }

@@ -1,33 +1,31 @@
-//! What is checked before SQLite opens the database.
+//! Checks that run before SQLite opens the database.
 //!
-//! SQLite replays any write-ahead log that lies beside a database, whatever file
-//! that is: after a SIGKILL and a restore by `mv` and `cp`, the old log would be
-//! replayed onto the restored file. And it deletes a log whose database is missing.
-//! So, under the gateway's lock and before SQLite sees the file, [`judge`] decides
-//! from the bytes alone whether the log belongs to it:
+//! SQLite replays any write-ahead log it finds beside a database, whether or not it belongs:
+//! after a SIGKILL and a restore by `mv` and `cp`, it would replay the old log onto the
+//! restored file. It also deletes a log whose database is missing. So, under the gateway's
+//! lock and before SQLite sees the file, [`judge`] decides from the raw bytes whether the log
+//! belongs to it:
 //!
-//! 1. A rollback journal is accepted only if it is the trace of our own switch to
-//!    the write-ahead log (module `journal`).
-//! 2. A log with commits whose database is missing or empty: refused.
-//! 3. A log without a valid commit beside a file in rollback mode: set aside.
-//! 4. A log with commits beside a file in rollback mode (what a backup is): set
-//!    aside; but refused when the log too says rollback mode, since it may then
-//!    belong to the file.
-//! 5. Another page size: set aside. A change counter outside the log's, or a schema
-//!    newer than the log's: refused.
-//! 6. A file in log mode that is not the file the gateway ran on last: refused,
-//!    with both ways out named.
+//! 1. A rollback journal is accepted only if our own switch to the write-ahead log left it
+//!    (module `journal`).
+//! 2. A log with commits whose database is missing or empty is rejected.
+//! 3. A log without a valid commit beside a file in rollback mode is set aside.
+//! 4. A log with commits beside a file in rollback mode (a backup, for example) is set aside,
+//!    unless the log also says rollback mode: it may then belong to the file, and is rejected.
+//! 5. A log with a different page size is set aside. If the database's change counter is
+//!    outside the log's range, or its schema is newer than the log's, the log is rejected.
+//! 6. A file in log mode that is not the one the gateway last ran on is rejected, and the
+//!    message names both ways out.
 //!
-//! Everything else is opened, and a log that belongs is replayed. Rules 2 to 6
-//! concern a non-empty log alone. [`judge`] changes nothing; [`Guard::admit`] does
-//! what it decided, after the content was found good as well.
+//! Everything else is opened, and a log that belongs is replayed. Rules 2 to 6 apply only to
+//! a non-empty log. [`judge`] changes nothing; its decision is carried out only after the
+//! content has passed its checks too.
 //!
 //! # Locking
-//! The gateway holds an exclusive `flock` on `DATABASE.lock` for its life; whoever
-//! reads a stopped database holds a shared one. The file is removed by its holder
-//! alone, and a lock counts only while its file still has the name. A lock goes by a path,
-//! so a database with a second path is refused (module `links`); whoever only reads it may
-//! come by any.
+//! The gateway holds an exclusive `flock` on `DATABASE.lock` for its lifetime; readers of a
+//! stopped database hold a shared one. Only the holder removes the lock file, and a lock
+//! counts only while its file still has that name. The lock is tied to a path, so the gateway
+//! rejects a database with a second path (module `links`); readers may use any path.
 
 pub(crate) mod header;
 mod identity;
@@ -57,14 +55,14 @@ pub use rules::judge;
 pub struct WalChoice {
     /// Replay it, or set it aside.
     pub replay: bool,
-    /// The log this choice is about: its salts, so that the choice fits no other.
+    /// The salts of the log this choice is about, so that it applies to no other log.
     pub log_id: u64,
 }
 
 /// What to do with the log that was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogPlan {
-    /// There is none, or one without commits that SQLite will ignore.
+    /// There is no log, or one without commits, which SQLite ignores.
     Nothing,
     /// It belongs to the file.
     Replay,
@@ -72,31 +70,31 @@ pub enum LogPlan {
     SetAside,
 }
 
-/// What was found at the database's name.
+/// What was found at the database's path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// Nothing: a new database may be made, where none is missed.
+    /// Nothing. A new database may be created, unless an earlier one has been lost.
     Missing {
-        /// A gateway ran on a file of this name before.
+        /// A gateway has run on a file of this name before.
         ran_before: bool,
     },
     /// A database.
     Database {
         /// In rollback mode: a copy that no gateway has run on yet.
         restored: bool,
-        /// A gateway began on a restored copy and may have been killed before the chain
-        /// said so: the hash of the head that the copy came with.
+        /// The hash of the head that a restored copy came with, if a gateway has started on it
+        /// and may have been killed before the chain recorded the restore.
         restored_head: Option<String>,
-        /// Exactly as a clean stop of the gateway left it, or as a crash of the
-        /// gateway did; nobody else has put it there or written to it since.
+        /// Exactly as the gateway left it, by a clean stop or a crash; not replaced or
+        /// written to by anything else since.
         as_left: bool,
     },
 }
 
-/// The judgement on the files as they lie there.
+/// The judgement on the files as they are on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {
-    /// What is there.
+    /// What was found.
     pub found: Found,
     /// What to do with the log.
     pub log: LogPlan,
@@ -110,7 +108,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Takes the lock, or says who has it.
+    /// Takes the lock, or returns an error that names the lock file if a gateway holds it.
     pub fn lock(path: &Path) -> Result<Self, Refusal> {
         let folder = files::folder_of(path);
         files::create_private_folder(folder).map_err(Refusal::io("create the folder", folder))?;
@@ -119,20 +117,20 @@ impl Guard {
         Ok(Guard { layout, lock })
     }
 
-    /// The names around the database.
+    /// The paths that belong to the database.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// Applies the six rules, and refuses a database of two names. Changes nothing.
+    /// Applies the six rules, and rejects a database with a second name. Changes nothing.
     pub fn judge(&self, choice: Option<WalChoice>) -> Result<Judgement, Refusal> {
         let judgement = judge(&self.layout, choice)?;
         links::check(&self.layout, judgement.log)?;
         Ok(judgement)
     }
 
-    /// Fails when a file that SQLite is to write to cannot be written. SQLite would
-    /// fall back to reading, and fail only after it has made files beside it.
+    /// Fails if a file that SQLite must write to is not writable. SQLite would fall back to
+    /// reading, and fail only after creating files beside it.
     pub fn check_writable(&self) -> Result<(), Refusal> {
         for path in [&self.layout.database, &self.layout.wal, &self.layout.shm] {
             match File::options().write(true).open(path) {
@@ -145,7 +143,7 @@ impl Guard {
         Ok(())
     }
 
-    /// Sets aside what the judgement says, and returns the name it was given.
+    /// Sets the log aside if the judgement says so, and returns its new path.
     pub fn clear_the_way(&self, judgement: &Judgement, now: Timestamp) -> Result<Option<PathBuf>, Refusal> {
         if judgement.log != LogPlan::SetAside {
             return Ok(None);
@@ -162,9 +160,9 @@ impl Guard {
         Ok(Some(aside))
     }
 
-    /// Records which file SQLite is about to open, and makes it private. Of a restored
-    /// copy, also the hash of its head: what follows is not one step, and a kill must not
-    /// lose that it was restored.
+    /// Records which file SQLite is about to open, and makes it private. For a restored copy,
+    /// it also records the hash of its head: the steps that follow are not atomic, and a kill
+    /// must not lose the fact that it was restored.
     pub fn admit(&mut self, restored_head: Option<String>) -> Result<(), Refusal> {
         self.lock.adopt_file();
         let path = &self.layout.database;
@@ -177,7 +175,7 @@ impl Guard {
         self.record(&metadata, None, restored_head)
     }
 
-    /// Records that the chain says what there was to say of a restored copy.
+    /// Records that the chain now holds the receipt of the restore.
     pub fn restore_is_recorded(&self) -> Result<(), Refusal> {
         let path = &self.layout.database;
         let metadata = fs::metadata(path).map_err(Refusal::io("look at", path))?;
@@ -194,12 +192,12 @@ impl Guard {
         record.write(&self.layout.record).map_err(Refusal::io("write", &self.layout.record))
     }
 
-    /// Notes in the lock file where the gateway listens, for the health check.
+    /// Writes the gateway's listening address to the lock file, for the health check.
     pub fn publish_address(&self, address: &str) -> io::Result<()> {
         self.lock.write(address)
     }
 
-    /// After SQLite has closed the file: records how it was left, and unlocks.
+    /// Records the state of the file and unlocks. Call it after SQLite has closed the file.
     pub fn release(self) -> io::Result<()> {
         let metadata = fs::metadata(&self.layout.database)?;
         let stopped = Some(Stamp::of(&metadata));

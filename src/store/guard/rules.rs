@@ -1,4 +1,4 @@
-//! The six rules of the guard, applied to the bytes of the files. Nothing here writes.
+//! The guard's six rules, applied to the raw bytes of the files. This module never writes.
 
 use std::fs::{self, File, Metadata};
 use std::io::Read;
@@ -12,7 +12,7 @@ use super::identity::{Identity, Record, Stamp};
 use super::wal::{Log, PageOne};
 use super::{Found, Judgement, Layout, LogPlan, WalChoice, journal, wal};
 
-/// Judges the files around one database by their bytes. Changes nothing.
+/// Judges a database and the files beside it by their bytes. Changes nothing.
 pub fn judge(layout: &Layout, choice: Option<WalChoice>) -> Result<Judgement, Refusal> {
     let log = wal::read(&layout.wal).map_err(Refusal::io("read", &layout.wal))?;
     let log_bytes = length(&layout.wal)?;
@@ -36,9 +36,9 @@ pub fn judge(layout: &Layout, choice: Option<WalChoice>) -> Result<Judgement, Re
     }
     let record = record.filter(|record| record.identity.is_same_file(&Identity::of(&metadata)));
     let chosen = log.as_ref().zip(choice).is_some_and(|(log, choice)| log.id == choice.log_id);
-    // A killed gateway leaves a log with commits, but for the moments before a start's first
-    // one and after a stop's last. Without it, somebody else has closed the database since,
-    // and may have changed it.
+    // A killed gateway leaves a log with commits, except in the moments before the first commit
+    // of a start and after the last one of a stop. Without a log, something else has closed the
+    // database since, and may have changed it.
     let as_left = record.as_ref().is_some_and(|record| match record.stopped {
         Some(stamp) => stamp == Stamp::of(&metadata),
         None => plan == LogPlan::Replay && !chosen,
@@ -111,8 +111,8 @@ fn judge_log(
     }
 }
 
-/// Whether a file with this change counter is one that the log goes on from or has moved
-/// pages into. The counter begins again after 2^32 changes.
+/// Whether a file with this change counter is one that the log continues from or has been
+/// partly checkpointed into. The counter wraps around after 2^32 changes.
 fn is_counted_in(log: &PageOne, counter: u32) -> bool {
     let before = log.first_counter.wrapping_sub(1);
     counter.wrapping_sub(before) <= log.last.change_counter.wrapping_sub(before)
@@ -129,7 +129,7 @@ fn undecided(layout: &Layout, log: &Log, doubt: &str) -> Refusal {
     )
 }
 
-/// The file's metadata and first page; `None` when it is missing or empty.
+/// The file's metadata and first page; `None` if it is missing or empty.
 fn read_first_page(path: &Path) -> Result<Option<(Metadata, Vec<u8>)>, Refusal> {
     let cannot = Refusal::io("read", path);
     let metadata = match fs::metadata(path) {

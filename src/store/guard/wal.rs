@@ -1,9 +1,9 @@
-//! Reading a write-ahead log without SQLite: which commits it holds, and what it
-//! says of page 1.
+//! Reads a write-ahead log without SQLite: whether it holds commits, and its images of
+//! page 1.
 //!
-//! The layout and the checksum are those of section 4 of SQLite's "Database File
-//! Format". Only frames up to the last valid commit count, as in SQLite's own
-//! recovery; nothing is written and nothing is trusted beyond its checksum.
+//! The layout and the checksum follow section 4 of SQLite's "Database File Format". Only
+//! frames up to the last valid commit count, as in SQLite's own recovery. This module never
+//! writes, and trusts nothing without a valid checksum.
 
 use std::io::{self, BufReader, Read};
 use std::path::Path;
@@ -21,11 +21,11 @@ const FORMAT_VERSION: u32 = 3_007_000;
 /// What a log holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Log {
-    /// The two salts: they name this generation of the log.
+    /// The two salts, which identify this generation of the log.
     pub(crate) id: u64,
-    /// Page size that its frames have.
+    /// Page size of its frames.
     pub(crate) page_size: u32,
-    /// The first and the last committed image of page 1, where there is one.
+    /// The first and last committed images of page 1, if there are any.
     pub(crate) page_one: Option<PageOne>,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct PageOne {
     pub(crate) last: DatabaseHeader,
 }
 
-/// The log at `path`; `None` when it is missing, empty, or holds no valid commit.
+/// The log at `path`; `None` if it is missing, empty, or has no valid commit.
 pub(crate) fn read(path: &Path) -> io::Result<Option<Log>> {
     match files::open_file(path) {
         Ok(file) => scan(BufReader::with_capacity(1 << 20, file)),
@@ -95,7 +95,7 @@ fn follow(before: Option<PageOne>, image: &[u8]) -> Option<PageOne> {
     Some(PageOne { first_counter, last })
 }
 
-/// Fills `buffer`; false at the end of the file, also amid a frame.
+/// Fills `buffer`; returns false at the end of the file, even within a frame.
 fn fill(input: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
     match input.read_exact(buffer) {
         Ok(()) => Ok(true),
@@ -126,7 +126,7 @@ mod tests {
     use rusqlite::Connection;
     use rusqlite::config::DbConfig;
 
-    /// A database whose log was left behind, as after a SIGKILL.
+    /// Creates a database whose log is left behind, as after a SIGKILL.
     fn hot_log(folder: &Path) -> std::path::PathBuf {
         let path = folder.join("a.db");
         let connection = Connection::open(&path).expect("open");
