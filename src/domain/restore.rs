@@ -1,9 +1,9 @@
-//! The receipt by which a chain says that it goes on from a restored head, or from an
-//! earlier one.
+//! The receipt that records that a chain continues from a restored head, or from an earlier
+//! one.
 //!
-//! A start writes it and the verifier reads it; what it means to both is here. It is a
-//! receipt of the tool [`TOOL`] without a decision, which no agent's call can make; its
-//! `action` and `decision` are the words of a [`Cause`], its `resource` a [`Departure`].
+//! Startup writes it and the verifier reads it; this module defines it for both. It is a
+//! receipt of the tool [`TOOL`] without a decision record, which no agent's call can produce.
+//! Its `action` and `decision` are those of a [`Cause`], its `resource` is a [`Departure`].
 
 use std::fmt;
 
@@ -12,26 +12,26 @@ use serde::{Deserialize, Serialize};
 /// The receipt's `tool`.
 pub const TOOL: &str = "restore";
 
-/// One receipt, by where it stands and what it is.
+/// A receipt, identified by its position and hash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
-    /// Its position; 0 is before the first one.
+    /// Its position; 0 is before the first receipt.
     pub seq: i64,
-    /// Its hash, empty at 0.
+    /// Its hash; empty at position 0.
     pub receipt_hash: String,
 }
 
-/// Why a chain goes on from a head that may not be its newest.
+/// Why a chain continues from a head that may not be its newest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cause {
     /// A backup was put in the database's place.
     Restore,
-    /// The operator accepts that later receipts are lost.
+    /// The operator accepted the loss of later receipts.
     AcceptedRollback,
 }
 
 impl Cause {
-    /// Each of them.
+    /// All causes.
     pub const ALL: [Cause; 2] = [Cause::Restore, Cause::AcceptedRollback];
 
     /// The receipt's `action`.
@@ -51,15 +51,15 @@ impl Cause {
     }
 }
 
-/// Where a chain went on from, and what it left. As text
+/// The head a chain continued from, and what it left behind. Its text form is
 /// `head:SEQ:HASH known:SEQ:HASH|none[ left:SEQ:HASH,...]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Departure {
-    /// The head it went on from.
+    /// The head it continued from.
     pub head: Position,
     /// The newest head beyond it that a witness knew.
     pub known: Option<Position>,
-    /// Heads of other branches that witnesses knew, none of them beyond it.
+    /// Heads of other branches that witnesses knew, none of them beyond `head`.
     pub left: Vec<Position>,
 }
 
@@ -91,7 +91,7 @@ impl Position {
 }
 
 impl Departure {
-    /// Reads what `Display` writes.
+    /// Parses the text that `Display` writes.
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(' ');
         let head = Position::parse(parts.next()?.strip_prefix("head:")?)?;
@@ -109,20 +109,20 @@ impl Departure {
     }
 }
 
-/// A recorded restore, as far as it acknowledges that the chain left another branch.
+/// A recorded restore, reduced to what acknowledges that the chain left another branch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restore {
     /// The receipt that records it: the first one of the new branch.
     pub at: Position,
-    /// Position of the newest head that was known then; `None` where none was.
+    /// Position of the newest head beyond the restored one that was known then, if any.
     pub known_seq: Option<i64>,
-    /// Heads of other branches, none of them beyond it, that were known then.
+    /// Heads of other branches that were known then, none of them beyond the restored one.
     pub left: Vec<Position>,
 }
 
 impl Restore {
-    /// Reads the [`Departure`] in the receipt at a position; `None` for what does not say
-    /// that it follows the restored head.
+    /// Parses the [`Departure`] in the receipt at `at`; `None` unless that receipt directly
+    /// follows the head it names.
     pub fn parse(at: Position, resource: &str) -> Option<Self> {
         let Departure { head, known, left } = Departure::parse(resource)?;
         let known_seq = known.map(|known| known.seq);
