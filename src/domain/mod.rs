@@ -8,6 +8,7 @@ pub mod agent;
 pub mod approval;
 pub mod audit;
 pub mod canon;
+pub mod chain;
 pub mod decision;
 pub mod decode;
 pub mod identifier;

@@ -3,7 +3,8 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row};
 
-use crate::domain::receipt::{Break, BreakKind, ChainVerifier, FORMAT_VERSION, GENESIS, Link, Receipt};
+use crate::domain::chain::{Break, BreakKind, ChainVerifier, Link};
+use crate::domain::receipt::{FORMAT_VERSION, GENESIS, Receipt};
 use crate::domain::record::Recorded;
 use crate::store::error::Error;
 use crate::store::{decisions, receipts};

@@ -12,7 +12,7 @@ pub mod parallel;
 pub mod source;
 pub mod witness;
 
-use crate::domain::receipt::Break;
+use crate::domain::chain::Break;
 
 /// The result of a verification.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

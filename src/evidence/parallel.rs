@@ -12,7 +12,7 @@ use std::thread;
 
 use rusqlite::Connection;
 
-use crate::domain::receipt::Break;
+use crate::domain::chain::Break;
 use crate::store::error::Error;
 use crate::store::receipts;
 

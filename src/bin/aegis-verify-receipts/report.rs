@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use aegis_gateway::domain::receipt::{Break, BreakKind};
+use aegis_gateway::domain::chain::{Break, BreakKind};
 use aegis_gateway::evidence::witness::verdict::{Overall, Verdict};
 use aegis_gateway::evidence::witness::{self, Judged};
 use aegis_gateway::evidence::{Checked, Observer, Summary};

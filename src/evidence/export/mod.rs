@@ -9,8 +9,9 @@ mod pieces;
 use std::fmt;
 use std::io::{self, BufReader, Read};
 
+use crate::domain::chain::{Break, BreakKind, ChainVerifier, Link, Order};
 use crate::domain::json::{self, Json};
-use crate::domain::receipt::{Break, BreakKind, ChainVerifier, GENESIS, Link, Order, hash_of_json};
+use crate::domain::receipt::{GENESIS, hash_of_json};
 
 use super::{Checked, Observer, Summary};
 use pieces::Pieces;
