@@ -90,7 +90,12 @@ fn start(config: &Config) -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(FAILED, &format!("cannot catch signals: {error}")),
     };
-    // Found taken before a start has written anything; who connects meanwhile waits.
+    let guard = match startup::lock(&config.db_path) {
+        Ok(guard) => guard,
+        Err(refusal) => return fail(REFUSED, &refusal.to_string()),
+    };
+    // Before startup writes anything: the address may be taken. Clients that connect during
+    // startup wait.
     let listener = match TcpListener::bind(config.bind_addr) {
         Ok(listener) => listener,
         Err(error) => {
@@ -106,7 +111,7 @@ fn start(config: &Config) -> ExitCode {
         accept_rollback: config.accept_rollback.as_deref(),
         pre_migration_backup: config.pre_migration_backup,
     };
-    let started = match startup::start(&options, clock.as_ref()) {
+    let started = match startup::open(guard, &options, clock.as_ref()) {
         Ok(started) => started,
         Err(refusal) => return fail(REFUSED, &refusal.to_string()),
     };

@@ -56,11 +56,20 @@ pub struct Started {
     pub backups: Backups,
 }
 
-/// Opens a database, or returns the reason for rejecting it. A check that rejects it changes
-/// nothing.
+/// Locks a database, or returns the refusal: another gateway runs on it.
+pub fn lock(database: &Path) -> Result<Guard, Refusal> {
+    Guard::lock(database)
+}
+
+/// Locks and opens a database; see [`open`].
 pub fn start(options: &Options<'_>, clock: &dyn Clock) -> Result<Started, Refusal> {
+    open(lock(options.database)?, options, clock)
+}
+
+/// Opens a database that is locked, or returns the reason for rejecting it. A check that
+/// rejects it changes nothing.
+pub fn open(mut guard: Guard, options: &Options<'_>, clock: &dyn Clock) -> Result<Started, Refusal> {
     let now = clock.now();
-    let mut guard = Guard::lock(options.database)?;
     let judgement = guard.judge(options.wal_choice)?;
     guard.check_writable()?;
     let Past { content, going_on } = look_back(options, guard.layout(), &judgement)?;
