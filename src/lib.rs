@@ -64,7 +64,7 @@
 //! | [`config`] | the only reader of the environment |
 //! | [`token`] | the configured operator's token; all others are in the database |
 //! | [`notify`] | readiness notification to the service manager |
-//! | [`stderr`] | non-blocking log output |
+//! | [`stderr`], `throttle` | log output that never blocks, and failures that are not repeated |
 //! | [`clock`], [`entropy`] | time and randomness |
 //!
 //! | To change … | touch |
