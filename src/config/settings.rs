@@ -40,7 +40,7 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "AEGIS_ACCEPT_ROLLBACK",
         "",
-        "hash of the head to continue from, if startup was refused as rolled back",
+        "hash of the head to continue from, or empty, if startup was refused",
     ),
     setting("AEGIS_WAL_CHOICE", "", "replay:ID or set-aside:ID, if startup was refused because of a log"),
 ];
